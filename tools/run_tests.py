@@ -1,0 +1,139 @@
+"""Runs the tests in plain threads and under gevent, each in its own process with a limit outside of it.
+
+usage: run_tests.py [--all | --soak] [pytest arguments]
+
+--all   on every Python 3.10 to 3.13 found, each in an environment of its own under .venvs
+--soak  the long tests instead of the others, without a limit
+
+COORDKIT_TEST_LIMIT_S (480) bounds the two modes together.  A blocked gevent hub stops every timer inside the
+process, so only a limit from outside is certain to end a run.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+VERSIONS = ("3.10", "3.11", "3.12", "3.13")
+MODES = {
+    "threads": ["-m", "pytest"],
+    "gevent": ["-m", "gevent.monkey", "--module", "pytest"],
+}
+NO_TESTS_RAN = 5
+TIMED_OUT = 124
+
+
+def run_modes(python: str, arguments: list[str], limit_s: float) -> dict[str, int]:
+    """Run the tests in each mode; their exit statuses."""
+    deadline_s = time.monotonic() + limit_s
+    return {mode: run_mode(python, mode, arguments, deadline_s) for mode in MODES}
+
+
+def run_mode(python: str, mode: str, arguments: list[str], deadline_s: float) -> int:
+    """One pytest process, in a session of its own so that whatever it started can be ended with it."""
+    print(f"\n--- {mode} ---", flush=True)
+    environment = {**os.environ, "COORDKIT_TEST_MODE": mode, "PYTHONFAULTHANDLER": "1"}
+    command = [python, *MODES[mode], *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    try:
+        return process.wait(max(0.0, deadline_s - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        print(f"\nThe {mode} run is over its limit; every thread's stack follows.", flush=True)
+        end(process, signal.SIGABRT)
+        return TIMED_OUT
+    except KeyboardInterrupt:
+        end(process, signal.SIGINT)
+        raise
+
+
+def end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
+    """Ask with the first signal, wait for a while, then end all that the process started."""
+    process.send_signal(first)
+    try:
+        process.wait(15)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def find_python(version: str) -> str | None:
+    """An interpreter of this version: on PATH, else pyenv's newest."""
+    found = shutil.which(f"python{version}")
+    roots = [pathlib.Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()]
+    pyenv = shutil.which("pyenv")
+    if pyenv:
+        answer = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
+        roots += [pathlib.Path(answer)] if answer else []
+    releases = {path for root in roots for path in root.glob(f"versions/{version}.*/bin/python{version}")}
+    newest_first = sorted(releases, key=release, reverse=True)
+    candidates = [*([found] if found else []), *map(str, newest_first)]
+    return next((path for path in candidates if runs(path, version)), None)
+
+
+def release(python: pathlib.Path) -> list[int]:
+    """3, 11, 7 for pyenv's versions/3.11.7/bin/python3.11."""
+    return [int(number) for number in re.findall(r"\d+", python.parts[-3])]
+
+
+def runs(python: str, version: str) -> bool:
+    """Whether this is that version: pyenv's shims exist for versions that they then refuse to run."""
+    command = [python, "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode == 0 and done.stdout.strip() == version
+
+
+def run_everywhere(arguments: list[str], limit_s: float) -> dict[str, int]:
+    """Run both modes on every Python found; the exit statuses by version and mode."""
+    statuses: dict[str, int] = {}
+    found = {version: python for version in VERSIONS if (python := find_python(version))}
+    for version, python in found.items():
+        print(f"\n=== Python {version}: {python} ===", flush=True)
+        folder = f".venvs/{version}"
+        done = subprocess.run([python, "-I", "tools/environment.py", folder, "test"], cwd=ROOT)
+        if done.returncode:
+            statuses[f"{version} environment"] = done.returncode
+            continue
+        results = run_modes(str(ROOT / folder / "bin" / "python"), arguments, limit_s)
+        statuses.update({f"{version} {mode}": status for mode, status in results.items()})
+    missing = [version for version in VERSIONS if version not in found]
+    print(f"\nPythons run: {' '.join(found) or 'none'}; not found: {' '.join(missing) or 'none'}")
+    if len(found) < 2 and os.environ.get("CI"):
+        print("Fewer than two Pythons were found.")
+        statuses["Pythons"] = 1
+    return statuses
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    option = arguments.pop(0) if arguments[:1] in (["--all"], ["--soak"]) else ""
+    limit_s = float(os.environ.get("COORDKIT_TEST_LIMIT_S") or 480)
+    marked = ["-m", "soak" if option == "--soak" else "not soak"]
+    if option == "--all":
+        statuses = run_everywhere([*marked, *arguments], limit_s)
+    elif option == "--soak":
+        statuses = run_modes(sys.executable, [*marked, "--timeout=0", "-o", "faulthandler_timeout=0", *arguments], float("inf"))
+    else:
+        statuses = run_modes(sys.executable, [*marked, *arguments], limit_s)
+    print()
+    words = {0: "ok", NO_TESTS_RAN: "no test ran", TIMED_OUT: "over its limit"}
+    for name, status in statuses.items():
+        print(f"{name}: {words.get(status, f'failed ({status})')}")
+    return int(not statuses or any(statuses.values()))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
