@@ -1,0 +1,45 @@
+"""Loopback: ports to listen on, and one question over HTTP.
+
+Cost: one bind per port tried; one connection per question.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import socket
+
+from coordkit import errors
+
+#: Below what Linux (32768) and macOS (49152) give to outgoing connections: up there a client that dials a
+#: server that is down can be given the server's own port, connect to itself, and keep the server out.
+_PORTS = range(15_000, 32_000)
+
+
+def free_ports(count: int) -> list[int]:
+    """Different loopback ports that nobody listens on, right now."""
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise errors.CoordError(f"no {count} free ports in {_PORTS.start} to {_PORTS.stop - 1}")
+
+
+def get_json(port: int, path: str) -> object:
+    """What a loopback server says at `path`; None when it says nothing that we understand."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+    try:
+        connection.request("GET", path)
+        return json.loads(connection.getresponse().read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
