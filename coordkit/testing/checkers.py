@@ -1,0 +1,116 @@
+"""Pure checkers: a recorded history in, the rules that it breaks out.
+
+Revisions judge, for they are etcd's own order of events. The clock of one machine only bears witness: a
+process that is stopped between a reply and its note of the time writes down a moment that is too late.
+
+What is not certain is never held against anybody. An acquire with an unknown outcome ran no critical section.
+A hold whose release failed or got no answer ended nobody knows when; it counts only where it certainly stood.
+
+Source: Hunt et al., ZooKeeper (ATC 2010) section 2.4 for the order; the Jepsen report on etcd 3.4.3 for why a
+lock is judged by what was written under it.
+Cost: n log n in the operations.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+from collections.abc import Iterable, Iterator
+
+from coordkit.testing.history import Hold, Kind, Operation, Result, Rule, Verdict, Violation
+
+
+def check_lock(history: Iterable[Operation]) -> Verdict:
+    """Judge exclusive locks: one holder at a time, in the order in which their keys were created."""
+    by_name: dict[str, list[Operation]] = collections.defaultdict(list)
+    for operation in history:
+        by_name[operation.name].append(operation)
+
+    count = 0
+    violations: list[Violation] = []
+    for operations in by_name.values():
+        holds = holds_of(operations)
+        count += len(holds)
+        violations += [*_overlaps(holds), *_inversions(holds), *_repeated_fences(holds)]
+        violations += [*_clock_overlaps(holds), *_clock_fences(holds), *_stale_writes(operations)]
+    return Verdict(count, tuple(violations))
+
+
+def holds_of(history: Iterable[Operation]) -> list[Hold]:
+    """Every hold of one lock, in the order of their fences."""
+    calls: dict[tuple[int, str], list[Operation]] = collections.defaultdict(list)
+    for operation in history:
+        if operation.kind is not Kind.WRITE:
+            calls[operation.process, operation.contender].append(operation)
+
+    holds = []
+    for own in calls.values():
+        own.sort(key=lambda operation: operation.index)
+        for operation, following in itertools.zip_longest(own, own[1:]):
+            if operation.kind is Kind.ACQUIRE and operation.result is Result.OK:
+                holds.append(Hold(operation, _verified_release(following)))
+    return sorted(holds, key=lambda hold: hold.fence)
+
+
+def _verified_release(operation: Operation | None) -> Operation | None:
+    if operation and operation.kind is Kind.RELEASE and operation.result is Result.OK:
+        return operation
+    return None
+
+
+def _overlaps(holds: list[Hold]) -> Iterator[Violation]:
+    for earlier, later, revision in _meeting([(*hold.revisions, hold) for hold in holds if hold.revisions]):
+        why = f"fences {earlier.fence} and {later.fence} both held at revision {revision}"
+        yield Violation(Rule.OVERLAP, why, earlier.operations + later.operations)
+
+
+def _clock_overlaps(holds: list[Hold]) -> Iterator[Violation]:
+    for earlier, later, moment in _meeting([(*hold.clock, hold) for hold in holds]):
+        why = f"fences {earlier.fence} and {later.fence} both held at {moment} ns"
+        yield Violation(Rule.CLOCK, why, earlier.operations + later.operations)
+
+
+def _meeting(spans: list[tuple[int, int, Hold]]) -> Iterator[tuple[Hold, Hold, int]]:
+    """Each hold that starts within earlier ones, beside that of them which ends last."""
+    last_end, last = -1, None
+    for start, end, hold in sorted(spans, key=lambda span: span[:2]):
+        if last is not None and start < last_end:
+            yield last, hold, start
+        if end > last_end:
+            last_end, last = end, hold
+
+
+def _inversions(holds: list[Hold]) -> Iterator[Violation]:
+    latest, youngest = -1, None
+    for hold in holds:
+        start = hold.revisions[0] if hold.revisions else latest
+        if youngest and start < latest:
+            why = f"fence {hold.fence} held at revision {start}, {youngest.fence} at {latest} already"
+            yield Violation(Rule.ORDER, why, youngest.operations + hold.operations)
+        elif hold.revisions:
+            latest, youngest = start, hold
+
+
+def _repeated_fences(holds: list[Hold]) -> Iterator[Violation]:
+    for hold, following in itertools.pairwise(holds):
+        if hold.fence == following.fence:
+            why = f"two holds with fence {hold.fence}"
+            yield Violation(Rule.FENCE, why, hold.operations + following.operations)
+
+
+def _clock_fences(holds: list[Hold]) -> Iterator[Violation]:
+    for hold, following in itertools.pairwise(sorted(holds, key=lambda hold: hold.clock)):
+        if following.fence < hold.fence:
+            why = f"fence {following.fence} was granted after {hold.fence} by the clock"
+            yield Violation(Rule.CLOCK, why, hold.operations + following.operations)
+
+
+def _stale_writes(operations: list[Operation]) -> Iterator[Violation]:
+    accepted = [o for o in operations if o.kind is Kind.WRITE and o.result is Result.OK]
+    newest: Operation | None = None
+    for write in sorted(accepted, key=lambda write: write.revision or 0):
+        if newest and (write.fence or 0) < (newest.fence or 0):
+            why = f"a write with fence {write.fence} was accepted after one with {newest.fence}"
+            yield Violation(Rule.WRITE, why, (newest, write))
+        else:
+            newest = write
