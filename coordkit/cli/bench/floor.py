@@ -176,8 +176,8 @@ class _Client:
 
 def _join(client: _Client, session_revision: int) -> messages.TxnRequest:
     compares = [
-        _compare(client.key, create_revision=0),  # no such key yet
-        _compare(client.session_key, mod_revision=session_revision),  # our session, and no late copy
+        messages.Compare(target=messages.Compare.CREATE, key=client.key, create_revision=0),
+        messages.Compare(target=messages.Compare.MOD, key=client.session_key, mod_revision=session_revision),
     ]
     line = messages.RangeRequest(
         key=client.line,
@@ -198,16 +198,12 @@ def _join(client: _Client, session_revision: int) -> messages.TxnRequest:
 
 def _release(client: _Client) -> messages.TxnRequest:
     delete = messages.DeleteRangeRequest(key=client.key)
+    mine = messages.Compare(target=messages.Compare.CREATE, key=client.key, create_revision=_PLACEHOLDER)
     return messages.TxnRequest(
-        compare=[_compare(client.key, create_revision=_PLACEHOLDER)],  # the key is mine
+        compare=[mine],
         success=[messages.RequestOp(request_delete_range=delete)],
         failure=[_get(client.session_key)],
     )
-
-
-def _compare(key: bytes, **revision: int) -> messages.Compare:
-    target = messages.Compare.CREATE if "create_revision" in revision else messages.Compare.MOD
-    return messages.Compare(result=messages.Compare.EQUAL, target=target, key=key, **revision)
 
 
 def _get(key: bytes) -> messages.RequestOp:

@@ -61,7 +61,7 @@ class RawClient:
     def close(self) -> None:
         self._socket.close()
 
-    def call(self, headers: bytes, request: bytes) -> bytes:
+    def call(self, headers: bytes, request: bytes | bytearray) -> bytes:
         """One unary call: an enveloped request out, the reply's message in."""
         stream = self._send(headers, request, _END_STREAM)
         reply = bytearray()
@@ -90,7 +90,7 @@ class RawClient:
                 yield bytes(pending[5:end])
                 del pending[:end]
 
-    def _send(self, headers: bytes, request: bytes, flags: int) -> int:
+    def _send(self, headers: bytes, request: bytes | bytearray, flags: int) -> int:
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         head = _frame(_HEADERS, _END_HEADERS, stream, headers)
         self._socket.sendall(head + _frame(_DATA, flags, stream, request))
@@ -124,7 +124,7 @@ class RawClient:
             self._received += piece
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def _frame(kind: int, flags: int, stream: int, payload: bytes | bytearray) -> bytes:
     return len(payload).to_bytes(3, "big") + struct.pack(">BBL", kind, flags, stream) + payload
 
 

@@ -1,0 +1,164 @@
+"""From recorded histories to figures: pure functions.
+
+A figure is a number under a flat name that ends in its unit: `wait_p50_us`. One repeat has a dictionary of
+them; repeats are summed up by their median and extremes. A name that ends in `_x` is a multiple of a floor.
+
+Cost: n log n in the operations.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import attrs
+
+from coordkit.cli.bench.histogram import Histogram, jain
+from coordkit.testing.history import Hold, Operation
+
+Figures = dict[str, float]
+PERCENTILES = (50, 95, 99)
+
+
+@attrs.frozen
+class Window:
+    """The measured time of one repeat; what came before was warming up."""
+
+    start_ns: int
+    end_ns: int
+
+    def __contains__(self, moment_ns: int) -> bool:
+        return self.start_ns <= moment_ns < self.end_ns
+
+    @property
+    def seconds(self) -> float:
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+@attrs.frozen
+class LockTimes:
+    """What one repeat of a lock benchmark took, in nanoseconds."""
+
+    waits: Histogram  # acquire called -> it returned
+    pairs: Histogram  # the time spent in acquire and in release, together
+    hand_overs: Histogram  # release called -> the next holder runs, where that one stood in line
+    returns: Histogram  # release called -> the same contender holds again
+
+
+def lock_times(holds: Sequence[Hold], window: Window) -> LockTimes:
+    """Durations of what was completed in the window."""
+    measured = [hold for hold in holds if hold.clock[0] in window]
+    pairs = (_pair_ns(hold) for hold in measured)
+    returns = itertools.chain.from_iterable(_returns_ns(own) for own in _by_contender(measured).values())
+    return LockTimes(
+        waits=Histogram(hold.clock[0] - hold.acquire.invoked_ns for hold in measured),
+        pairs=Histogram(pair for pair in pairs if pair is not None),
+        hand_overs=Histogram(_hand_overs_ns(holds, window)),
+        returns=Histogram(returns),
+    )
+
+
+def lock_figures(times: LockTimes, holds: Sequence[Hold], window: Window, contenders: int) -> Figures:
+    """The figures of one repeat, without those that are multiples."""
+    measured = [hold for hold in holds if hold.clock[0] in window]
+    shares = [len(own) for own in _by_contender(measured).values()]
+    figures: Figures = {
+        "acquisitions": len(measured),
+        "acquisitions_per_s": len(measured) / window.seconds,
+        "jain": jain(shares + [0] * (contenders - len(shares))),
+        **percentiles("wait", times.waits),
+        **percentiles("pair", times.pairs),
+    }
+    if times.hand_overs.count:
+        figures |= {"hand_overs": times.hand_overs.count, **percentiles("hand_over", times.hand_overs)}
+    if times.returns.count:
+        figures["reacquire_p50_us"] = times.returns.percentile(50) / 1e3
+    return figures
+
+
+def costs(spent: Mapping[str, int], acquisitions: float) -> Figures:
+    """What a process counted, per acquisition; a count that it does not have is left out."""
+    if not acquisitions:
+        return {}
+    found = {name: total / acquisitions for name, total in spent.items() if name != "cpu_ns"}
+    return {"client_cpu_us": spent["cpu_ns"] / 1e3 / acquisitions, **found}
+
+
+def percentiles(name: str, histogram: Histogram) -> Figures:
+    """A histogram's percentiles and its largest value, in microseconds."""
+    if not histogram.count:
+        return {}
+    found = {f"{name}_p{percent}_us": histogram.percentile(percent) / 1e3 for percent in PERCENTILES}
+    return {**found, f"{name}_max_us": histogram.largest / 1e3}
+
+
+def multiples(figures: Mapping[str, float], floors: Mapping[str, float]) -> Figures:
+    """How many times its floor each figure is: `pair_p50_us` of `floor_pair_p50_us` is `pair_p50_x`.
+
+    Where several contend, a wait is mostly the others' holds: then only hand-overs have a floor of their own.
+    `cycle_x` is the mean time per acquisition, by all contenders together, as a multiple of the floor's pair.
+    """
+    found: Figures = {}
+    contended = "floor_hand_over_p50_us" in floors
+    for name, floor in floors.items():
+        figure = name.removeprefix("floor_")
+        if figure in figures and floor > 0 and contended == figure.startswith("hand_over"):
+            found[figure.removesuffix("us") + "x"] = figures[figure] / floor
+    if "floor_pair_p50_us" in floors and figures["acquisitions_per_s"]:
+        found["cycle_x"] = 1e6 / figures["acquisitions_per_s"] / floors["floor_pair_p50_us"]
+    return found
+
+
+@attrs.frozen
+class Spread:
+    """The median of several repeats, and how far they lie apart."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def summary(repeats: Sequence[Figures]) -> dict[str, Spread]:
+    """Each figure over all repeats that have it."""
+    names = dict.fromkeys(itertools.chain.from_iterable(repeats))
+    return {name: Spread.of([figures[name] for figures in repeats if name in figures]) for name in names}
+
+
+def _pair_ns(hold: Hold) -> int | None:
+    if hold.release is None or hold.release.completed_ns is None:
+        return None
+    acquired = hold.clock[0] - hold.acquire.invoked_ns
+    return acquired + hold.release.completed_ns - hold.release.invoked_ns
+
+
+def _hand_overs_ns(holds: Sequence[Hold], window: Window) -> Iterator[int]:
+    """By the order of fences: from each release that found the next holder in line."""
+    for hold, following in itertools.pairwise(holds):
+        release = hold.release
+        if release and release.invoked_ns in window and _stood_in_line(following, release):
+            yield following.clock[0] - release.invoked_ns
+
+
+def _stood_in_line(hold: Hold, release: Operation) -> bool:
+    if release.revision is not None:
+        return hold.fence < release.revision
+    return hold.acquire.invoked_ns < release.invoked_ns
+
+
+def _returns_ns(own: Sequence[Hold]) -> Iterator[int]:
+    for hold, following in itertools.pairwise(own):
+        if hold.release:
+            yield following.clock[0] - hold.release.invoked_ns
+
+
+def _by_contender(holds: Iterable[Hold]) -> dict[tuple[int, str], list[Hold]]:
+    found: dict[tuple[int, str], list[Hold]] = collections.defaultdict(list)
+    for hold in holds:
+        found[hold.acquire.process, hold.acquire.contender].append(hold)
+    return found

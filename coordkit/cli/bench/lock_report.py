@@ -1,0 +1,165 @@
+"""What `coordkit bench lock` and `coordkit demo` say at the end: a table, bars, a correctness line; or JSON.
+
+The JSON is described in `benchmarks/README.md`; its `schema` changes when a field changes its meaning.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+
+from coordkit.cli import terminal
+from coordkit.cli.bench import machine
+from coordkit.cli.bench.bars import Bar
+from coordkit.cli.bench.contention import Plan, Result
+from coordkit.cli.bench.figures import Spread
+from coordkit.cli.bench.server import Server
+from coordkit.testing.history import Rule
+
+SCHEMA = "coordkit-bench-lock/1"
+_HISTOGRAMS = ("waits", "pairs", "hand_overs", "returns")
+
+#: Label, figure, and how a number is written. A figure that no scenario has is no row.
+_ROWS = (
+    ("acquisitions/s", "acquisitions_per_s", "{:,.0f}"),
+    ("wait p50, ms", "wait_p50_us", "ms"),
+    ("wait p95, ms", "wait_p95_us", "ms"),
+    ("wait p99, ms", "wait_p99_us", "ms"),
+    ("wait max, ms", "wait_max_us", "ms"),
+    ("acquire + release p50, ms", "pair_p50_us", "ms"),
+    ("hand-overs", "hand_overs", "{:,.0f}"),
+    ("hand-over p50, ms", "hand_over_p50_us", "ms"),
+    ("hand-over p95, ms", "hand_over_p95_us", "ms"),
+    ("hand-over p99, ms", "hand_over_p99_us", "ms"),
+    ("hand-over max, ms", "hand_over_max_us", "ms"),
+    ("fairness (Jain's index)", "jain", "{:.3f}"),
+    ("re-acquired after p50, ms", "reacquire_p50_us", "ms"),
+    ("client CPU per acquisition, us", "client_cpu_us", "{:,.0f}"),
+    ("server CPU per acquisition, us", "server_cpu_us", "{:,.0f}"),
+    ("calls per acquisition", "calls", "{:.2f}"),
+    ("bytes per acquisition", "bytes", "{:,.0f}"),
+    ("floor of acquire + release p50, ms", "floor_pair_p50_us", "ms"),
+    ("floor of a hand-over p50, ms", "floor_hand_over_p50_us", "ms"),
+    ("wait p50 / floor", "wait_p50_x", "{:.2f}"),
+    ("acquire + release p50 / floor", "pair_p50_x", "{:.2f}"),
+    ("acquire + release p99 / floor", "pair_p99_x", "{:.2f}"),
+    ("hand-over p50 / floor", "hand_over_p50_x", "{:.2f}"),
+    ("hand-over p95 / floor", "hand_over_p95_x", "{:.2f}"),
+    ("hand-over p99 / floor", "hand_over_p99_x", "{:.2f}"),
+    ("time per acquisition / floor", "cycle_x", "{:.2f}"),
+)
+
+
+@attrs.frozen
+class Report:
+    """One run: its server, its plan, its results."""
+
+    server: Server
+    plan: Plan
+    results: Sequence[Result]
+
+    @property
+    def clean(self) -> bool:
+        return all(result.clean for result in self.results)
+
+    @property
+    def bars(self) -> list[Bar]:
+        """The multiples of the floor that a release must keep to."""
+        found = []
+        for result in self.results:
+            figures = result.summary()
+            for figure, most in _bars_of(result).items():
+                if figure in figures:
+                    found.append(Bar(f"{result.scenario.name}: {figure}", figures[figure].median, most=most))
+        return found
+
+    def correctness(self) -> str:
+        """One line: what the checker found in everything that was run."""
+        verdicts = [repeat.verdict for result in self.results for repeat in result.repeats]
+        counts = {rule: sum(verdict.count(rule) for verdict in verdicts) for rule in Rule}
+        fences = f"{counts[Rule.FENCE]} repeated" if counts[Rule.FENCE] else "rising"
+        holds = sum(verdict.holds for verdict in verdicts)
+        return (
+            f"correctness: overlaps {counts[Rule.OVERLAP]}, order inversions {counts[Rule.ORDER]}, "
+            f"fences {fences}, by the clock {counts[Rule.CLOCK]} violations; {holds:,} holds judged"
+        )
+
+    def show(self) -> None:
+        """To standard output, for people."""
+        kind = "private etcd" if self.server.private else "etcd"
+        title = f"{kind} {self.server.version}; median of {self.plan.repeats} repeats (lowest to highest)"
+        table(title, self.results).show()
+        for bar in self.bars:
+            print(bar)
+        if self.server.endpoint is None:
+            print("floor: not measured; its client knows neither TLS nor passwords")
+        print(self.correctness())
+        for result in self.results:
+            if result.failure:
+                print(f"{result.scenario.name} failed: {result.failure}")
+            if result.kept:
+                print(f"{result.scenario.name}: the history is kept in {result.kept}")
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "schema": SCHEMA,
+            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": machine.facts(),
+            "etcd": {"version": self.server.version, "private": self.server.private},
+            "plan": attrs.asdict(self.plan),
+            "scenarios": [_scenario(result) for result in self.results],
+            "bars": [bar.as_json() for bar in self.bars],
+            "clean": self.clean,
+        }
+
+
+def table(title: str, results: Sequence[Result]) -> terminal.Table:
+    """Figures down, scenarios across."""
+    summaries = [result.summary() for result in results]
+    rows = [
+        [label, *(_cell(summary.get(figure), form) for summary in summaries)]
+        for label, figure, form in _ROWS
+        if any(figure in summary for summary in summaries)
+    ]
+    return terminal.Table(title, ["", *(result.scenario.name for result in results)], rows)
+
+
+def _cell(spread: Spread | None, form: str) -> str:
+    if spread is None:
+        return "-"
+    numbers = (spread.median, spread.low, spread.high)
+    if form == "ms":
+        form, numbers = "{:,.2f}", tuple(number / 1e3 for number in numbers)  # type: ignore[assignment]
+    median, low, high = (form.format(number) for number in numbers)
+    return f"{median} ({low} to {high})"
+
+
+def _bars_of(result: Result) -> dict[str, float]:
+    if result.scenario.contenders == 1:
+        return {"pair_p50_x": 1.25}
+    if result.scenario.mode != "processes":
+        return {}
+    most = {2: 2.5, 8: 4.5}.get(result.scenario.contenders)
+    return {"hand_over_p50_x": most} if most else {}
+
+
+def _scenario(result: Result) -> dict[str, Any]:
+    violations = [violation for repeat in result.repeats for violation in repeat.verdict.violations]
+    return {
+        "name": result.scenario.name,
+        "mode": result.scenario.mode,
+        "contenders": result.scenario.contenders,
+        "summary": {name: attrs.asdict(spread) for name, spread in result.summary().items()},
+        "repeats": [repeat.found for repeat in result.repeats],
+        "histograms_ns": {name: result.histogram(name).as_json() for name in _HISTOGRAMS},
+        "correctness": {
+            "holds": sum(repeat.verdict.holds for repeat in result.repeats),
+            **{rule.value: sum(violation.rule is rule for violation in violations) for rule in Rule},
+        },
+        "failure": result.failure,
+        "history": result.kept,
+    }

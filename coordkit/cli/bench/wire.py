@@ -1,0 +1,57 @@
+"""`coordkit bench wire`: single puts, one at a time and 64 in flight, beside another transport."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from coordkit.cli import failure, options, terminal
+
+_EXAMPLE = """\
+examples:
+  coordkit bench wire --vs grpcio                   5 interleaved pairs, threads and gevent
+  coordkit bench wire --vs none --mode gevent --seconds 3
+
+exit status: 0; 1 when a worker died or, with --strict, when a bar is missed; 69 when there is no etcd"""
+
+
+def register(commands: Any) -> None:
+    """Add `wire` to the benchmarks."""
+    parser = options.command(commands, "wire", "puts beside another transport", _EXAMPLE, run)
+    parser.add_argument("--url", help="an etcd that runs already; by default a private one")
+    parser.add_argument("--vs", choices=("grpcio", "none"), default="grpcio", help="default grpcio")
+    parser.add_argument(
+        "--mode", choices=("threads", "gevent", "both"), default="both", help="callers; default both"
+    )
+    parser.add_argument("--seconds", type=options.positive, default=1.5, help="per client; default 1.5")
+    parser.add_argument("--repeats", type=options.count, default=5, help="pairs; default 5")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure both in turn, and tell."""
+    from coordkit.cli.bench import server, transports, wire_report
+    from coordkit.cli.bench.crew import WorkerDied
+
+    modes = ("threads", "gevent") if arguments.mode == "both" else (arguments.mode,)
+    scenarios = [transports.Scenario(mode, load) for mode in modes for load in (1, 64)]
+    peer, skipped = transports.peer(arguments.vs)
+    progress = terminal.Progress(len(scenarios) * arguments.repeats)
+    with server.serving(arguments.url) as etcd:
+        try:
+            results = transports.measure(
+                etcd, scenarios, peer, arguments.repeats, arguments.seconds, progress
+            )
+        except WorkerDied as error:
+            raise failure.CommandFailed(str(error), failure.VIOLATION) from error
+        finally:
+            progress.clear()
+    report = wire_report.Report(etcd, results, skipped)
+    if arguments.json:
+        print(json.dumps(report.as_json(), indent=1))
+    else:
+        report.show()
+    missed = arguments.strict and not all(bar.passed for bar in report.bars)
+    return failure.VIOLATION if missed else 0

@@ -1,0 +1,37 @@
+"""`coordkit demo`: several processes, one lock, a private etcd, and a checker that watches all of it.
+
+It is `coordkit bench lock` with one scenario, so it needs nothing but the base install and an etcd server.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from coordkit.cli import failure, options
+from coordkit.cli.bench import lock
+
+_REPEATS = 5
+_EXAMPLE = """\
+examples:
+  coordkit demo
+  coordkit demo --processes 2 --seconds 5
+
+exit status: 0; 1 when a rule was broken or a worker died (the history is kept); 69 when there is no etcd"""
+
+
+def register(commands: Any) -> None:
+    """Add `demo`."""
+    parser = options.command(commands, "demo", "contend for one lock on a private etcd", _EXAMPLE, run)
+    parser.add_argument("--seconds", type=options.positive, default=10.0, help="of contention; default 10")
+    parser.add_argument("--processes", type=options.count, default=8, help="that contend; default 8")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Contend, judge, tell."""
+    from coordkit.cli.bench.contention import Plan, Scenario
+
+    plan = Plan(seconds=arguments.seconds / _REPEATS, repeats=_REPEATS, warm_up_s=0.3)
+    report = lock.measure(None, plan, [Scenario("processes", arguments.processes)])
+    report.show()
+    return 0 if report.clean else failure.VIOLATION

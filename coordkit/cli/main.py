@@ -1,0 +1,84 @@
+"""`coordkit`, also `python -m coordkit`: parses, runs one command, and turns its end into an exit status.
+
+A group of commands is a module, or a package, with `register(commands)`, which adds its parsers by
+`options.command`. A command's function takes the parsed arguments and returns its exit status; it raises
+`failure.CommandFailed`, or one of coordkit's errors, for what a person should read. What stands behind the
+first `--` is not parsed: it is `arguments.child`, the command line of a child, or None.
+
+Exit status: 0, 1 as a command says, 2 usage, 69 no etcd, 130 Ctrl-C, 141 closed pipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from coordkit import errors
+from coordkit.cli import failure
+
+GROUPS = ("coordkit.cli.demo", "coordkit.cli.bench")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status."""
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return failure.INTERRUPTED
+    except BrokenPipeError:
+        # The reader left; what is still buffered must not raise again at the interpreter's exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return failure.BROKEN_PIPE
+    except failure.CommandFailed as error:
+        return _say(error, error.status)
+    except errors.Unavailable as error:
+        return _say(error, failure.UNREACHABLE)
+    except errors.UsageError as error:
+        return _say(error, failure.USAGE)
+    except errors.CoordError as error:
+        return _say(error, 1)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    top = argparse.ArgumentParser(
+        prog="coordkit",
+        description="Locks, elections, queues on etcd: from the command line.",
+        epilog="example:\n  coordkit demo    8 processes contend for one lock on a private etcd",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name in GROUPS:
+        importlib.import_module(name).register(commands)
+    return top
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from coordkit.cli.bench import machine
+
+        print(f"coordkit {machine.version()}")
+        parser.exit()
+
+
+def _run(argv: list[str]) -> int:
+    split = argv.index("--") if "--" in argv else len(argv)
+    arguments = parser().parse_args(argv[:split])
+    arguments.child = argv[split + 1 :] if split < len(argv) else None
+    status: int = arguments.run(arguments)
+    return status
+
+
+def _say(error: Exception, status: int) -> int:
+    print(f"coordkit: {error}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
