@@ -5,6 +5,7 @@ Tables are drawn by rich where it is installed and a terminal looks on; otherwis
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
 import time
@@ -64,12 +65,12 @@ class Progress:
         self._steps = steps
         self._done = 0
         self._began = time.monotonic()
-        self._step_s = 1.0
+        self._step_s = math.inf
         self._text = ""
         self._live = sys.stderr.isatty()
 
-    def begin(self, text: str, expected_s: float) -> None:
-        """A step has begun."""
+    def begin(self, text: str, expected_s: float = math.inf) -> None:
+        """A step has begun; the bar moves on only where its length is known."""
         self._text, self._step_s, self._began = text, expected_s, time.monotonic()
         self.tick()
 

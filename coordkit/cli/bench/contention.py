@@ -101,6 +101,7 @@ def measure(server: Server, scenario: Scenario, plan: Plan, progress: terminal.P
         folder = pathlib.Path(name)
         try:
             with Crew(folder, progress.tick) as crew:
+                progress.begin(f"{scenario.name}, starting")
                 bench = _Bench(server, scenario, plan, folder, crew)
                 crew.ready()
                 for number in range(plan.repeats):

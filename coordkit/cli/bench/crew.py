@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import coordkit
+from coordkit.testing import processes
 
 _START_S = 60.0
 _GRACE_S = 5.0  # for the answer of a worker whose own watchdog has the same limit
@@ -102,12 +103,10 @@ class Worker:
     def bury(self, limit_s: float) -> None:
         """Wait for its end, and bring it about when the time is up."""
         for final in (signal.SIGTERM, signal.SIGKILL):
-            try:
-                self._process.wait(limit_s)
+            if processes.await_end(self._process, limit_s):
                 break
-            except subprocess.TimeoutExpired:
-                self._process.send_signal(final)
-        self._process.wait()
+            self._process.send_signal(final)
+        processes.await_end(self._process, None)
         self.answers.close()
 
 

@@ -81,6 +81,7 @@ def measure(
             tempfile.TemporaryDirectory(prefix="coordkit-bench-") as folder,
             Crew(pathlib.Path(folder), progress.tick) as crew,
         ):
+            progress.begin(f"{mode}, starting")
             settings = {"url": server.url, "endpoint": server.endpoint}
             workers = {
                 client: crew.hire(client, f"{client}-puts", settings, patched=mode == "gevent")
