@@ -3,8 +3,8 @@
 usage: environment.py [--ready] FOLDER EXTRA[,EXTRA...]
 
 The environment is of the Python that runs this file.  A stamp in it says what it was made from, so a second
-run has nothing to do; another Python or another place of the checkout makes it anew, another setup.cfg installs
-again.  With --ready nothing is made: the exit status is 0 when nothing would have to be.
+run has nothing to do; another Python or another place of the checkout makes it anew, another setup.cfg
+installs again.  With --ready nothing is made: the exit status is 0 when nothing would have to be.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ def prepare(folder: pathlib.Path, extras: set[str]) -> None:
     kept = all(stamp.get(key) == wanted[key] for key in ("checkout", "base", "version"))
     if not kept:
         create(folder)
-    known = stamp.get("extras", []) if kept else []
-    extras = extras | set(known)
+    known = stamp.get("extras")
+    if kept and isinstance(known, list):
+        extras = extras | set(known)
     (folder / "coordkit.json").unlink(missing_ok=True)
     install(folder, extras)
     (folder / "coordkit.json").write_text(json.dumps({**wanted, "extras": sorted(extras)}))

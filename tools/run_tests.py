@@ -11,6 +11,7 @@ process, so only a limit from outside is certain to end a run.
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 import re
@@ -26,6 +27,8 @@ MODES = {
     "threads": ["-m", "pytest"],
     "gevent": ["-m", "gevent.monkey", "--module", "pytest"],
 }
+SHORT = ["-m", "not soak"]
+LONG = ["-m", "soak", "--timeout=0", "-o", "faulthandler_timeout=0"]
 NO_TESTS_RAN = 5
 TIMED_OUT = 124
 
@@ -118,13 +121,12 @@ def main(arguments: list[str]) -> int:
     """The command line."""
     option = arguments.pop(0) if arguments[:1] in (["--all"], ["--soak"]) else ""
     limit_s = float(os.environ.get("COORDKIT_TEST_LIMIT_S") or 480)
-    marked = ["-m", "soak" if option == "--soak" else "not soak"]
     if option == "--all":
-        statuses = run_everywhere([*marked, *arguments], limit_s)
+        statuses = run_everywhere([*SHORT, *arguments], limit_s)
     elif option == "--soak":
-        statuses = run_modes(sys.executable, [*marked, "--timeout=0", "-o", "faulthandler_timeout=0", *arguments], float("inf"))
+        statuses = run_modes(sys.executable, [*LONG, *arguments], math.inf)
     else:
-        statuses = run_modes(sys.executable, [*marked, *arguments], limit_s)
+        statuses = run_modes(sys.executable, [*SHORT, *arguments], limit_s)
     print()
     words = {0: "ok", NO_TESTS_RAN: "no test ran", TIMED_OUT: "over its limit"}
     for name, status in statuses.items():

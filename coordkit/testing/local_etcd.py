@@ -23,14 +23,14 @@ from coordkit.testing import etcd_program, lifeline, loopback
 
 
 class EtcdFailed(errors.CoordError):
-    """The server did not start, or ended while it started; the message ends with its log's last lines."""
+    """The server did not start, or ended while it started; the message ends with its log."""
 
 
 class LocalEtcd:
     """One etcd server of our own.
 
-    Used as a context manager, or with `start()` and `stop()`.  It dies with the process that started it, which
-    is also the only one that may command it: in a forked child `stop()` does nothing.
+    Used as a context manager, or with `start()` and `stop()`.  It dies with the process that started it, and
+    only that process may command it: in a forked child `stop()` does nothing.
 
     Args:
         binary: The server's path; by default the first of `COORDKIT_ETCD`, the `etcd` extra's, PATH.
@@ -225,8 +225,8 @@ class LocalEtcd:
         """etcd reads its options from `ETCD_*` too, and those around us are meant for another server."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith("ETCD_")}
         # Before 3.5, etcd runs on arm64 only when it is told to.
-        ours["ETCD_UNSUPPORTED_ARCH"] = "arm64" if platform.machine() in ("aarch64", "arm64") else ""
-        return {**ours, **self._added_environment}
+        arm = {"ETCD_UNSUPPORTED_ARCH": "arm64"} if platform.machine() in ("aarch64", "arm64") else {}
+        return {**ours, **arm, **self._added_environment}
 
     def _await_ready(self, limit: deadline.Deadline) -> None:
         while not (self._is_me() and self._is_healthy()):
@@ -264,4 +264,6 @@ class LocalEtcd:
 
     def _tail(self) -> str:
         lines = self._log().decode(errors="replace").strip().splitlines()
-        return "its log ends:\n" + "\n".join(line[:500] for line in lines[-15:])
+        # An option that is refused is named on the first line, before a page on all that exist.
+        shown = lines if len(lines) <= 15 else [*lines[:3], "...", *lines[-12:]]
+        return "its log:\n" + "\n".join(line[:500] for line in shown)

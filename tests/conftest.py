@@ -1,0 +1,164 @@
+"""What every test can ask for: a server, a namespace of its own, a coordinator, a child process, a wait.
+
+The suite runs twice: in plain threads, and with `python -m gevent.monkey --module pytest`.
+COORDKIT_TEST_MODE says which of the two is meant, and a fixture proves that it is what runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+import secrets
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import hypothesis
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PATCHABLE = ["os", "queue", "select", "signal", "socket", "ssl", "subprocess", "threading", "time"]
+
+# A shared machine is slow at times; a hang is caught by the limits around each test and the run.
+hypothesis.settings.register_profile(
+    "coordkit", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("coordkit")
+
+
+# --- the run as a whole
+
+
+def patched_modules() -> list[str]:
+    """What gevent has patched in this process; asks without importing gevent."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is None:
+        return []
+    return [name for name in PATCHABLE if monkey.is_module_patched(name)]
+
+
+def announced_mode() -> str:
+    """ "threads" or "gevent", as the run was announced; without an announcement, as it is."""
+    return os.environ.get("COORDKIT_TEST_MODE") or ("gevent" if patched_modules() else "threads")
+
+
+def pytest_report_header() -> str:
+    """Mode, server and its version, on top of each run."""
+    from coordkit.testing import etcd_program
+
+    try:
+        binary = etcd_program.find_etcd()
+        server = f"etcd {etcd_program.version_of(binary)} ({binary})"
+    except etcd_program.EtcdNotFound as error:
+        server = str(error).splitlines()[0]
+    return f"mode: {announced_mode()}; {server}"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where nobody reads the reasons for skipping, a run in which nothing passed is no success."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    passed = reporter.stats.get("passed", []) if reporter else []
+    if os.environ.get("CI") and exitstatus == 0 and not passed:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+@pytest.fixture(scope="session", autouse=True)
+def mode() -> str:
+    """The run's mode, "threads" or "gevent", proven."""
+    announced, patched = announced_mode(), patched_modules()
+    assert patched == {"threads": [], "gevent": PATCHABLE}[announced], f"{announced}, but patched: {patched}"
+    return announced
+
+
+# --- servers
+
+
+@pytest.fixture(scope="session")
+def etcd_binary() -> str:
+    """The path of an etcd server.  None found: the test is skipped, or fails where CI is set."""
+    from coordkit.testing import etcd_program
+
+    try:
+        return etcd_program.find_etcd()
+    except etcd_program.EtcdNotFound as error:
+        if os.environ.get("CI"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error).splitlines()[0])
+
+
+@pytest.fixture(scope="session")
+def etcd(etcd_binary: str) -> Iterator[object]:
+    """A server for the whole run; who kills or pauses a server starts one for that."""
+    from coordkit.testing import LocalEtcd
+
+    with LocalEtcd(etcd_binary) as server:
+        yield server
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A namespace that no other test has."""
+    return f"test-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def coord(etcd, namespace: str) -> Iterator[object]:
+    """A coordinator in a namespace of its own.  Closing it must leave no key there."""
+    import coordkit
+
+    url = f"etcd://{etcd.endpoint}/{namespace}"
+    with coordkit.connect(url) as coordinator:
+        yield coordinator
+
+    with coordkit.connect(url) as witness:
+        left_behind = [found.key for found in witness.kv.range(f"/{namespace}/")]
+    assert not left_behind, f"keys were left behind: {left_behind}"
+
+
+# --- processes and waits
+
+
+@pytest.fixture
+def child(tmp_path: pathlib.Path, mode: str) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a Python program, given as source, in the mode of this run: `child(source, *arguments)`.
+
+    Its stdin and stdout are pipes, its stderr is the test's.  It is killed when the test ends.
+    """
+    prelude = {"threads": "", "gevent": "from gevent import monkey; monkey.patch_all()\n"}[mode]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with contextlib.ExitStack() as stack:
+
+        def start(source: str, *arguments: str) -> subprocess.Popen[str]:
+            script = tmp_path / f"child-{secrets.token_hex(4)}.py"
+            script.write_text(prelude + textwrap.dedent(source))
+            process = subprocess.Popen(
+                [sys.executable, str(script), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=environment,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+@pytest.fixture
+def eventually() -> Callable[..., object]:
+    """Waits for a state: `eventually(lambda: line.empty, within_s=10)` gives the first true result."""
+
+    def wait(state: Callable[[], object], within_s: float = 10.0) -> object:
+        deadline_s = time.monotonic() + within_s
+        pause = threading.Event()
+        while not (result := state()):
+            assert time.monotonic() < deadline_s, f"this did not come true within {within_s:g} s"
+            pause.wait(0.01)
+        return result
+
+    return wait
