@@ -81,8 +81,8 @@ class Lifeline:
 
 
 def _close(descriptor: int) -> None:
-    """Close at once.  What gevent (25.8.1 and newer) puts in the place of `os.close` leaves it to a later turn of
-    the loop: too late in a forked child, and with an idle loop it does not come at all.
+    """Close at once.  gevent's `os.close` (25.8.1 and newer) leaves pipes to a later turn of the loop: too late in
+    a forked child, and never when the loop is idle.
     """
     os.closerange(descriptor, descriptor + 1)
 
