@@ -13,10 +13,10 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 #: Each may import what stands on its own line or above it.
 LAYERS = (
-    {"errors", "deadline", "keys", "codecs"},
+    {"errors", "deadline", "keys", "codecs", "worker"},
     {"wire"},
     {"etcd"},
-    {"session"},
+    {"attendant", "session"},
     {"waitlist"},
     {"recipes"},
     {"coordinator"},
