@@ -10,6 +10,7 @@ Cost: one interpreter's start per worker.
 from __future__ import annotations
 
 import json
+import math
 import os
 import pathlib
 import selectors
@@ -22,7 +23,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import coordkit
-from coordkit.testing import processes
 
 _START_S = 60.0
 _GRACE_S = 5.0  # for the answer of a worker whose own watchdog has the same limit
@@ -103,11 +103,20 @@ class Worker:
     def bury(self, limit_s: float) -> None:
         """Wait for its end, and bring it about when the time is up."""
         for final in (signal.SIGTERM, signal.SIGKILL):
-            if processes.await_end(self._process, limit_s):
+            if self._ends_within(limit_s):
                 break
             self._process.send_signal(final)
-        processes.await_end(self._process, None)
+        self._ends_within(math.inf)
         self.answers.close()
+
+    def _ends_within(self, limit_s: float) -> bool:
+        # Not wait(): under gevent it can sleep through the end of one child that follows another's.
+        end = time.monotonic() + limit_s
+        while self._process.poll() is None:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.005)
+        return True
 
 
 class Crew:
