@@ -81,7 +81,7 @@ class Lifeline:
 
 
 def _close(descriptor: int) -> None:
-    """Close at once.  gevent's `os.close` (25.8.1 and newer) leaves pipes to a later turn of the loop: that is too
+    """Close at once.  gevent's `os.close` (25.8.1 and newer) leaves pipes to a later turn of the loop: too
     late in a forked child, and never when the loop is idle.
     """
     os.closerange(descriptor, descriptor + 1)
