@@ -7,6 +7,7 @@ its caller allowed.  A `Deadline` cannot be restarted.
 from __future__ import annotations
 
 import math
+import sys
 import time
 
 from coordkit import errors
@@ -66,3 +67,23 @@ class Deadline:
 
 
 NEVER = Deadline(math.inf)
+
+
+def _boottime_clock() -> int | None:
+    """The clock that runs through suspend: a suspended machine's lease runs out too."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.CLOCK_BOOTTIME
+    if sys.platform == "darwin":
+        return time.CLOCK_MONOTONIC  # there it counts through sleep; time.monotonic() does not
+    return None
+
+
+_CLOCK = _boottime_clock()
+
+
+def boottime() -> float:
+    """Seconds on a clock that no one steps and that runs while the machine sleeps, where there is one.
+
+    It does not see a paused virtual machine: only fencing covers that.
+    """
+    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)

@@ -1,0 +1,74 @@
+"""coordkit: for processes that must agree.  Locks, elections, queues, barriers and topics, on etcd.
+
+import coordkit
+
+with coordkit.connect("etcd://127.0.0.1:2379/demo") as coord:
+    with coord.lock("report"):
+        ...
+"""
+
+from __future__ import annotations
+
+from coordkit.coordinator import Coordinator, connect
+from coordkit.errors import (
+    AcquireTimeout,
+    BrokenBarrier,
+    Cancelled,
+    ClaimLost,
+    Closed,
+    CoordError,
+    DeadlineExceeded,
+    Gap,
+    InvalidName,
+    InvalidValue,
+    LeaseNotFound,
+    LimitMismatch,
+    LockLost,
+    NotHeld,
+    Outcome,
+    PermissionDenied,
+    QueueFull,
+    QuotaExceeded,
+    Rejected,
+    SessionLost,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UsageError,
+)
+from coordkit.recipes.lock import Lock
+from coordkit.session import Session, State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AcquireTimeout",
+    "BrokenBarrier",
+    "Cancelled",
+    "ClaimLost",
+    "Closed",
+    "CoordError",
+    "Coordinator",
+    "DeadlineExceeded",
+    "Gap",
+    "InvalidName",
+    "InvalidValue",
+    "LeaseNotFound",
+    "LimitMismatch",
+    "Lock",
+    "LockLost",
+    "NotHeld",
+    "Outcome",
+    "PermissionDenied",
+    "QueueFull",
+    "QuotaExceeded",
+    "Rejected",
+    "Session",
+    "SessionLost",
+    "State",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "UsageError",
+    "connect",
+]

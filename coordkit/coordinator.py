@@ -1,0 +1,241 @@
+"""Coordinator: one place to get recipes from.  They share its connection, its session and its watches."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import time
+import types
+import typing
+import weakref
+
+from coordkit import errors, settings
+from coordkit import session as sessions
+from coordkit.deadline import Deadline
+from coordkit.etcd import client as clients
+from coordkit.etcd import kv, watch
+from coordkit.recipes import lock as locks
+from coordkit.wire import channel as channels
+
+EXIT_S = 2.0  # what closing may take when the process ends
+
+
+def connect(
+    url: str | typing.Iterable[str] | None = None,
+    *,
+    ttl: float | None = None,
+    namespace: str | None = None,
+    identity: str | None = None,
+    timeout: float | None = None,
+    user: str | None = None,
+    password: str | None = None,
+    cacert: str | None = None,
+    cert: str | None = None,
+    key: str | None = None,
+    max_hold: float | None = None,
+    on_lost: str | None = None,
+) -> Coordinator:
+    """Connect to etcd.
+
+    Args:
+        url: `etcd://user:pw@h1:2379,h2:2379/namespace?ttl=10`, `etcds://` for TLS, or several endpoints.
+        ttl: Seconds after which the locks of a dead process are free; 10 by default, 2 at least.
+        namespace: The first segment of all keys; `coordkit` by default.
+        identity: Who we are in `contenders()`; `host:pid` by default.
+        timeout: Seconds for dialling, and for each request whose caller names none; 5 by default.
+        user: For etcd's authentication.
+        password: The same.
+        cacert: File of the certificate authority.
+        cert: File of our certificate.
+        key: File of its key.
+        max_hold: Seconds after which a session that still holds something is no longer renewed.
+        on_lost: "exit" ends the process with status 76 when the session is lost.
+
+    What is not given comes from the URL, then from `COORDKIT_*`, then from `ETCDCTL_*`, then from defaults.
+
+    Raises:
+        Unavailable: Nobody answered in time; names each endpoint's trouble.
+        Unauthenticated: Wrong user or password.
+        InvalidValue: A setting makes no sense.
+
+    Cost: a dial.  The session is opened on first use.
+    """
+    given = {
+        "ttl": ttl,
+        "namespace": namespace,
+        "identity": identity,
+        "timeout": timeout,
+        "user": user,
+        "password": password,
+        "cacert": cacert,
+        "cert": cert,
+        "key": key,
+        "max_hold": max_hold,
+        "on_lost": on_lost,
+    }
+    coordinator = Coordinator(settings.resolve(url, given))
+    try:
+        coordinator.client.connect()
+    except BaseException:
+        coordinator.close()
+        raise
+    return coordinator
+
+
+class Coordinator:
+    """A connection to etcd, and the recipes on it.  A context manager; safe to share between threads."""
+
+    def __init__(self, chosen: settings.Settings) -> None:
+        self.settings = chosen
+        self.client = clients.Client(chosen.options)
+        self._link = sessions.Link(self.client, watch.Watcher(self.client), chosen.namespace, chosen.identity)
+        self._pid = os.getpid()
+        self._opening = threading.Lock()
+        self._session: sessions.Session | None = None
+        self._extra: weakref.WeakSet[sessions.Session] = weakref.WeakSet()
+        self._closed = False
+        _remember(self)
+
+    # Sessions.
+
+    @property
+    def session(self) -> sessions.Session:
+        """The shared session, opened on first use; another one after a loss.
+
+        Raises:
+            Unavailable: It could not be opened.
+            Closed: This coordinator was closed, or belongs to another process.
+
+        Cost: 2 commits when it is opened.
+        """
+        session = self._session
+        if session is not None and session.state in _ALIVE:
+            return session
+        self._check_open()
+        if not self._opening.acquire(timeout=self.settings.options.timeout_s):
+            raise errors.Unavailable("another caller is still opening the session")
+        try:
+            session = self._session
+            if session is None or session.state not in _ALIVE:
+                self._session = session = sessions.Session.open(self._link, self.settings.terms)
+            return session
+        finally:
+            self._opening.release()
+
+    def new_session(
+        self, ttl: float | None = None, max_hold: float | None = None, on_lost: str | None = None
+    ) -> sessions.Session:
+        """A session of its own, for work whose life should not hang on the others'.
+
+        Args:
+            ttl: Seconds; the coordinator's by default.
+            max_hold: Seconds; past them a session that still holds something is no longer renewed.
+            on_lost: "exit" ends the process when it is lost.
+
+        Cost: 2 commits.
+        """
+        self._check_open()
+        chosen = self.settings.terms.ttl_s if ttl is None else ttl
+        session = sessions.Session.open(self._link, sessions.Terms.of(chosen, max_hold, on_lost))
+        self._extra.add(session)
+        return session
+
+    # Recipes.
+
+    @property
+    def kv(self) -> kv.KV:
+        """Raw keys and transactions."""
+        return self.client.kv
+
+    def lock(self, name: str) -> locks.Lock:
+        """A fair lock.  Cost: none until it is used."""
+        return locks.Lock(lambda: self.session, name)
+
+    # The end.
+
+    def statistics(self) -> channels.Statistics:
+        """Counters of the connection: calls, bytes, calls in flight, round trips."""
+        return self.client.statistics()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self, timeout: float = EXIT_S) -> None:
+        """Release what this thread holds, revoke the sessions' leases, disconnect; idempotent.
+
+        Args:
+            timeout: Seconds for all of it.
+
+        Cost: 1 commit for each session.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        limit = Deadline.after(timeout)
+        if self._pid == os.getpid():
+            for session in [self._session, *self._extra]:
+                if session is not None:
+                    session.close(limit.remaining())
+        self._link.watcher.close()
+        self.client.close()
+
+    def __enter__(self) -> Coordinator:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = ",".join(map(str, self.settings.options.endpoints))
+        return f"<Coordinator {where}/{self.settings.namespace}{' closed' if self._closed else ''}>"
+
+    def __reduce__(self) -> typing.NoReturn:
+        raise errors.UsageError(
+            "a Coordinator owns a connection and cannot be pickled: connect in the other process"
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.Closed("this coordinator was closed")
+        if self._pid != os.getpid():
+            raise errors.Closed(
+                f"this coordinator was made before a fork, by process {self._pid}: connect anew"
+            )
+
+
+_ALIVE = (sessions.State.ACTIVE, sessions.State.SUSPENDED)
+
+_OPEN: weakref.WeakSet[Coordinator] = weakref.WeakSet()
+_registered: set[int] = set()
+
+
+def _remember(coordinator: Coordinator) -> None:
+    """Close it when the process ends, if nobody has by then."""
+    _OPEN.add(coordinator)
+    pid = os.getpid()
+    if pid in _registered:
+        return
+    _registered.add(pid)
+    atexit.register(_close_all)
+    if "multiprocessing" in sys.modules:
+        # Its children run no atexit functions on Python 3.10 to 3.12.
+        from multiprocessing import util
+
+        util.Finalize(None, _close_all, exitpriority=10)
+
+
+def _close_all() -> None:
+    """Nothing is dialled anew, and all of it is bounded."""
+    started = time.monotonic()
+    for coordinator in list(_OPEN):
+        coordinator.client.stop_dialling()
+        coordinator.close(max(0.0, EXIT_S - (time.monotonic() - started)))

@@ -1,0 +1,333 @@
+"""The client: endpoints, failover, retries, authentication; the boundary where errors become public.
+
+One connection at a time.  When it breaks, the next caller dials, trying the endpoints in turn; the others
+wait for it.  A request that certainly was not applied is sent again within its deadline, as is any read; a
+write that may have been applied is never repeated here, for only its protocol knows whether that is safe.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import typing
+
+from coordkit import errors
+from coordkit.deadline import Deadline
+from coordkit.etcd import kv, mapping
+from coordkit.etcd import options as opts
+from coordkit.wire import channel as channels
+from coordkit.wire import grpc, messages
+
+RANGE = "/etcdserverpb.KV/Range"
+TXN = "/etcdserverpb.KV/Txn"
+AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
+
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 1.0
+OUTAGE_LOOK_S = 0.2  # how often a waiter looks for a new connection during an outage
+
+#: Makes a member that has lost its cluster fail loudly instead of answering from the past.
+REQUIRE_LEADER = ("hasleader", "true")
+
+
+class Message(typing.Protocol):
+    """A request."""
+
+    def SerializeToString(self) -> bytes:
+        """Its bytes."""
+
+
+class Reply(typing.Protocol):
+    """A reply: every one has a header."""
+
+    @property
+    def header(self) -> messages.ResponseHeader:
+        """The server's state at the reply."""
+
+
+R = typing.TypeVar("R", bound=Reply)
+
+
+class Client:
+    """A connection to a cluster that mends itself.  Cheap until the first call.
+
+    Attributes:
+        options: Where it dials.
+        kv: The public form of raw keys.
+    """
+
+    def __init__(self, options: opts.Options) -> None:
+        self.options = options
+        self.kv = kv.KV(self)
+        self._channel: channels.Channel | None = None
+        self._dialling = threading.Lock()
+        self._turn = random.randrange(len(options.endpoints))
+        self._token: str | None = None
+        self._metadata: grpc.Metadata = ()
+        self._cluster_id = 0
+        self._seen_revision = 0
+        self._closed = False
+        self._dials = True
+        self._past = [0, 0, 0]  # calls, bytes sent, bytes received of connections that are gone
+
+    # Calls.
+
+    def deadline(self, timeout: float | None) -> Deadline:
+        """The deadline of a request: None takes the client's timeout, -1 is never."""
+        return Deadline.after(self.options.timeout_s if timeout is None else timeout)
+
+    @property
+    def seen_revision(self) -> int:
+        """The newest revision that any reply has shown: whoever is behind it is behind the times."""
+        return self._seen_revision
+
+    def unary(
+        self, method: str, request: Message, reply_type: type[R], deadline: Deadline, repeatable: bool = False
+    ) -> R:
+        """One call, with public errors.
+
+        Args:
+            method: The full path.
+            request: The message.
+            reply_type: The class of the reply.
+            deadline: For all attempts together.
+            repeatable: Whether it may be sent again although it may have been applied.
+
+        Raises:
+            Unavailable, DeadlineExceeded: With the outcome.
+            Rejected: And its kinds.
+        """
+        payload = request.SerializeToString()
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                reply = reply_type.FromString(self._call(method, payload, deadline))  # type: ignore[attr-defined]
+            except grpc.CallFailed as failure:
+                error = mapping.public_error(failure, _describe(method, request))
+                again = repeatable or mapping.is_certainly_not_applied(failure.status)
+                if not again or not isinstance(error, errors.Unavailable | errors.Unauthenticated):
+                    raise error from failure
+                if isinstance(error, errors.Unauthenticated) and not self._renew_token(failure, deadline):
+                    raise error from failure
+                pause_s = pause(pause_s, deadline, error)
+            else:
+                self.note(reply.header)
+                return typing.cast(R, reply)
+
+    def read(self, request: messages.RangeRequest, deadline: Deadline) -> messages.RangeResponse:
+        """A read, repeated within its deadline."""
+        return self.unary(RANGE, request, messages.RangeResponse, deadline, repeatable=True)
+
+    def txn(self, request: messages.TxnRequest, deadline: Deadline) -> kv.TxnResult:
+        """A transaction, sent once as far as anybody can know."""
+        reply = self.unary(TXN, request, messages.TxnResponse, deadline)
+        return kv.txn_result(reply, reply.header.revision)
+
+    def note(self, header: messages.ResponseHeader) -> None:
+        """Remember the newest revision; refuse another cluster.
+
+        Raises:
+            Unavailable: The endpoint belongs to another cluster than before.
+        """
+        if header.revision > self._seen_revision:
+            self._seen_revision = header.revision
+        if header.cluster_id != self._cluster_id:
+            if self._cluster_id and header.cluster_id:
+                self.drop_channel("it belongs to another cluster")
+                raise errors.Unavailable(
+                    f"the cluster's id changed from {self._cluster_id:x} to {header.cluster_id:x}: "
+                    "the endpoints do not belong together, or the data was replaced",
+                    errors.Outcome.UNKNOWN,
+                )
+            self._cluster_id = header.cluster_id or self._cluster_id
+
+    def _call(self, method: str, payload: bytes, deadline: Deadline) -> bytes:
+        channel = self._channel
+        if channel is None or not channel.usable:
+            channel = self.channel(deadline)
+        return channel.call(method, payload, deadline, self._metadata)
+
+    # Streams and waits.
+
+    def stream(
+        self,
+        method: str,
+        on_message: typing.Callable[[bytes], None],
+        on_end: typing.Callable[[grpc.Status], None],
+        deadline: Deadline,
+    ) -> channels.Stream:
+        """Open a stream on the current connection; `on_end` comes when either breaks."""
+        channel = self.channel(deadline)
+        return channel.stream(method, on_message, on_end, (REQUIRE_LEADER, *self._metadata))
+
+    def wait(self, waiter: channels.Waiter, deadline: Deadline) -> bool:
+        """Sleep until the waiter is done; through outages too.  Returns whether it is done."""
+        while not waiter.done and not deadline.expired:
+            channel = self._channel
+            if channel is None or not channel.wait(waiter, deadline):
+                self._check_open()
+                if not waiter.done:
+                    waiter.park(min(deadline.wait_s(), OUTAGE_LOOK_S))
+        return waiter.done
+
+    # Connections.
+
+    def channel(self, deadline: Deadline) -> channels.Channel:
+        """The current connection, dialled if need be.
+
+        Raises:
+            CallFailed: UNAVAILABLE with outcome NONE, naming each endpoint's trouble.
+        """
+        channel = self._channel
+        if channel is not None and channel.usable:
+            return channel
+        limit = deadline.sooner(self.options.timeout_s)
+        if not self._dialling.acquire(timeout=limit.wait_s()):
+            raise _no_connection("another caller is still dialling")
+        try:
+            self._check_open()
+            channel = self._channel
+            if channel is not None and channel.usable:
+                return channel
+            if not self._dials:
+                raise _no_connection("the process is ending")
+            self._retire()
+            self._channel = self._dial(limit)
+            return self._channel
+        finally:
+            self._dialling.release()
+
+    def connect(self) -> None:
+        """Dial now, to learn early what is wrong.
+
+        Raises:
+            Unavailable: Nobody answers.
+            Unauthenticated: Wrong user or password.
+        """
+        deadline = self.deadline(None)
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                self.channel(deadline)
+                return
+            except grpc.CallFailed as failure:
+                error = mapping.public_error(failure, "connect")
+                if not isinstance(error, errors.Unavailable):
+                    raise error from failure
+                pause_s = pause(pause_s, deadline, error)
+
+    def drop_channel(self, reason: str) -> None:
+        """Close the current connection, so that the next call dials another endpoint."""
+        channel = self._channel
+        if channel is not None:
+            channel.close(reason)
+
+    def stop_dialling(self) -> None:
+        """From now on make do with the connection that there is: the process is ending."""
+        self._dials = False
+
+    def close(self) -> None:
+        """Release the connection; calls in flight fail."""
+        self._closed = True
+        self.drop_channel("closed by this program")
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def statistics(self) -> channels.Statistics:
+        """Counters over all connections since the client was made."""
+        channel = self._channel
+        now = channel.statistics() if channel is not None else channels.Statistics(0, 0, 0, 0, ())
+        return channels.Statistics(
+            self._past[0] + now.calls,
+            self._past[1] + now.bytes_sent,
+            self._past[2] + now.bytes_received,
+            now.in_flight,
+            now.round_trips_us,
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise errors.Closed("this client was closed")
+
+    def _retire(self) -> None:
+        if self._channel is not None:
+            was = self._channel.statistics()
+            self._past[0] += was.calls
+            self._past[1] += was.bytes_sent
+            self._past[2] += was.bytes_received
+            self._channel = None
+
+    def _dial(self, limit: Deadline) -> channels.Channel:
+        """Try the endpoints in turn, each for a fair share of the time."""
+        endpoints = self.options.endpoints
+        share_s = max(limit.remaining() / len(endpoints), 0.5)
+        troubles = []
+        for _ in endpoints:
+            endpoint = endpoints[self._turn % len(endpoints)]
+            try:
+                channel = channels.Channel.connect(endpoint, limit.sooner(share_s))
+                self._authenticate(channel, limit)
+                return channel
+            except grpc.CallFailed as failure:
+                if failure.status.from_server and failure.status.code is not grpc.Code.UNAVAILABLE:
+                    raise  # a wrong password is wrong everywhere
+                troubles.append(failure.status.message)
+            self._turn += 1
+        raise _no_connection("; ".join(troubles))
+
+    def _authenticate(self, channel: channels.Channel, deadline: Deadline) -> None:
+        """A token for this connection: tokens are a member's own."""
+        if self.options.user is None:
+            return
+        request = messages.AuthenticateRequest(name=self.options.user, password=self.options.password or "")
+        try:
+            reply = channel.call(AUTHENTICATE, request.SerializeToString(), deadline)
+        except grpc.CallFailed as failure:
+            if "authentication is not enabled" in failure.status.message:
+                return
+            channel.close("authentication failed")
+            raise
+        self._token = messages.AuthenticateResponse.FromString(reply).token
+        self._metadata = (("token", self._token),)
+
+    def _renew_token(self, failure: grpc.CallFailed, deadline: Deadline) -> bool:
+        """A fresh token after a refusal; once for all callers that were refused with the old one."""
+        used = self._token
+        if used is None or not mapping.is_stale_token(failure.status):
+            return False
+        with self._dialling:
+            channel = self._channel
+            if self._token == used and channel is not None:
+                time.sleep(random.uniform(0, FIRST_PAUSE_S))  # a cluster's clients must not come all at once
+                self._authenticate(channel, deadline)
+        return True
+
+
+def pause(pause_s: float, deadline: Deadline, error: errors.CoordError) -> float:
+    """Sleep a jittered while before the next attempt; returns the next while.
+
+    Raises:
+        CoordError: `error`, when the time is up.
+    """
+    if deadline.remaining() <= pause_s:
+        raise error
+    time.sleep(pause_s * random.uniform(0.5, 1.0))
+    return min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+def _no_connection(message: str) -> grpc.CallFailed:
+    status = grpc.Status(grpc.Code.UNAVAILABLE, message, outcome=errors.Outcome.NONE)
+    return grpc.CallFailed("connect", status)
+
+
+def _describe(method: str, request: Message) -> str:
+    """The operation and its key: never a value."""
+    what = method.rpartition("/")[2].lower()
+    key = getattr(request, "key", b"")
+    if not key and isinstance(request, messages.TxnRequest) and request.compare:
+        key = request.compare[0].key
+    return f"{what} {key.decode(errors='backslashreplace')}" if key else what

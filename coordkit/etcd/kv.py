@@ -1,0 +1,412 @@
+"""Keys, comparisons, operations and transactions.
+
+A transaction reads like the algorithm that it is part of:
+
+    txn.when(kv.create(key) == 0, kv.mod(session_key) == epoch)
+       .then(kv.put(key, value, lease=lease_id), kv.range(prefix, newest_first=True, limit=17))
+       .otherwise(kv.get(key), kv.get(session_key))
+       .commit()
+
+Compares and operations carry the wire's messages, built once, when they are written down.
+"""
+
+from __future__ import annotations
+
+import typing
+
+import attrs
+
+from coordkit import errors, keys
+from coordkit.wire import messages
+
+if typing.TYPE_CHECKING:
+    from coordkit.etcd import client as clients
+
+DEFAULT_PAGE = 1_000  # keys per call when a prefix is read whole
+
+_SORT_CREATE = messages.RangeRequest.CREATE
+_ASCEND = messages.RangeRequest.ASCEND
+_DESCEND = messages.RangeRequest.DESCEND
+
+
+@attrs.frozen
+class KeyValue:
+    """A key as etcd stores it."""
+
+    key: bytes
+    value: bytes = attrs.field(repr=False)
+    create_revision: int
+    mod_revision: int
+    version: int
+    lease: int
+
+    @classmethod
+    def of(cls, message: messages.KeyValue) -> KeyValue:
+        """From the wire."""
+        return cls(
+            message.key,
+            message.value,
+            message.create_revision,
+            message.mod_revision,
+            message.version,
+            message.lease,
+        )
+
+
+@attrs.frozen
+class Compare:
+    """A condition of a transaction, true or false at one revision."""
+
+    message: messages.Compare = attrs.field(repr=False)
+
+
+class Target:
+    """The number of a key that is to be compared; 0 when the key does not exist."""
+
+    __slots__ = ("_field", "_kind", "_scope")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, field: str, kind: int, key: bytes, range_end: bytes = b"") -> None:
+        self._field = field
+        self._kind = kind
+        self._scope = {"key": key, "range_end": range_end} if range_end else {"key": key}
+
+    def _compare(self, result: int, to: object) -> Compare:
+        fields: dict[str, typing.Any] = {self._field: to, **self._scope}
+        return Compare(messages.Compare(result=result, target=self._kind, **fields))
+
+    def __eq__(self, to: object) -> Compare:  # type: ignore[override]
+        return self._compare(messages.Compare.EQUAL, to)
+
+    def __ne__(self, to: object) -> Compare:  # type: ignore[override]
+        return self._compare(messages.Compare.NOT_EQUAL, to)
+
+    def __gt__(self, to: object) -> Compare:
+        return self._compare(messages.Compare.GREATER, to)
+
+    def __lt__(self, to: object) -> Compare:
+        return self._compare(messages.Compare.LESS, to)
+
+
+def create(key: bytes, range_end: bytes = b"") -> Target:
+    """The create revision; with a range, that of each key in it (0 if there is none)."""
+    return Target("create_revision", messages.Compare.CREATE, key, range_end)
+
+
+def mod(key: bytes, range_end: bytes = b"") -> Target:
+    """The revision of the last change."""
+    return Target("mod_revision", messages.Compare.MOD, key, range_end)
+
+
+def version(key: bytes, range_end: bytes = b"") -> Target:
+    """How often the key was put since it was created."""
+    return Target("version", messages.Compare.VERSION, key, range_end)
+
+
+def value(key: bytes) -> Target:
+    """The value, as bytes; every comparison with a missing key is false."""
+    return Target("value", messages.Compare.VALUE, key)
+
+
+@attrs.frozen
+class Op:
+    """One operation of a transaction."""
+
+    message: messages.RequestOp = attrs.field(repr=False)
+
+
+def put(key: bytes, stored: bytes, lease: int = 0, prev: bool = False) -> Op:
+    """Write a key; with `prev`, the result carries what was there before."""
+    request = messages.PutRequest(key=key, value=stored, lease=lease, prev_kv=prev)
+    return Op(messages.RequestOp(request_put=request))
+
+
+def get(key: bytes) -> Op:
+    """Read one key."""
+    return Op(messages.RequestOp(request_range=messages.RangeRequest(key=key)))
+
+
+def range(
+    prefix: bytes,
+    *,
+    keys_only: bool = False,
+    count_only: bool = False,
+    newest_first: bool = False,
+    oldest_first: bool = False,
+    limit: int = 0,
+    max_create_revision: int = 0,
+) -> Op:
+    """Read all keys under a prefix, in key order, or in the order of their creation."""
+    request = range_request(
+        prefix,
+        keys_only=keys_only,
+        count_only=count_only,
+        newest_first=newest_first,
+        oldest_first=oldest_first,
+        limit=limit,
+        max_create_revision=max_create_revision,
+    )
+    return Op(messages.RequestOp(request_range=request))
+
+
+def range_request(
+    prefix: bytes,
+    *,
+    keys_only: bool = False,
+    count_only: bool = False,
+    newest_first: bool = False,
+    oldest_first: bool = False,
+    limit: int = 0,
+    max_create_revision: int = 0,
+) -> messages.RangeRequest:
+    """The request behind `range`."""
+    request = messages.RangeRequest(
+        key=prefix or b"\0",
+        range_end=keys.range_end(prefix),
+        keys_only=keys_only,
+        count_only=count_only,
+        limit=limit,
+        max_create_revision=max_create_revision,
+    )
+    if newest_first or oldest_first:
+        request.sort_target = _SORT_CREATE
+        request.sort_order = _DESCEND if newest_first else _ASCEND
+    return request
+
+
+def delete(key: bytes, range_end: bytes = b"", prev: bool = False) -> Op:
+    """Delete a key, or a range of them; with `prev`, the result carries what they were."""
+    request = messages.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev)
+    return Op(messages.RequestOp(request_delete_range=request))
+
+
+def nested(
+    when: typing.Iterable[Compare], then: typing.Iterable[Op], otherwise: typing.Iterable[Op] = ()
+) -> Op:
+    """A transaction within a transaction; its compares see the state before the outer one."""
+    return Op(messages.RequestOp(request_txn=txn_request(when, then, otherwise)))
+
+
+def txn_request(
+    when: typing.Iterable[Compare], then: typing.Iterable[Op], otherwise: typing.Iterable[Op] = ()
+) -> messages.TxnRequest:
+    """A transaction as it travels."""
+    return messages.TxnRequest(
+        compare=[condition.message for condition in when],
+        success=[op.message for op in then],
+        failure=[op.message for op in otherwise],
+    )
+
+
+@attrs.frozen
+class RangeResult:
+    """What a read found."""
+
+    kvs: tuple[KeyValue, ...]
+    more: bool
+    count: int
+
+    @property
+    def first(self) -> KeyValue | None:
+        """The first key, or None."""
+        return self.kvs[0] if self.kvs else None
+
+
+@attrs.frozen
+class PutResult:
+    """What a put replaced, when that was asked for."""
+
+    prev: KeyValue | None
+
+
+@attrs.frozen
+class DeleteResult:
+    """How many keys a delete removed, and, when that was asked for, what they were."""
+
+    deleted: int
+    prev: tuple[KeyValue, ...]
+
+
+@attrs.frozen
+class TxnResult:
+    """How a transaction went: which branch ran, at which revision, with what results."""
+
+    succeeded: bool
+    revision: int
+    results: tuple[RangeResult | PutResult | DeleteResult | TxnResult, ...]
+
+    def found(self, index: int) -> RangeResult:
+        """The result of the branch's operation `index`, which is a read."""
+        result = self.results[index]
+        assert isinstance(result, RangeResult)
+        return result
+
+    def inner(self, index: int) -> TxnResult:
+        """The result of the branch's operation `index`, which is a nested transaction."""
+        result = self.results[index]
+        assert isinstance(result, TxnResult)
+        return result
+
+
+def range_result(message: messages.RangeResponse) -> RangeResult:
+    """From the wire."""
+    return RangeResult(tuple(map(KeyValue.of, message.kvs)), message.more, message.count)
+
+
+def txn_result(message: messages.TxnResponse, revision: int) -> TxnResult:
+    """From the wire; a nested reply carries no revision of its own."""
+    results = tuple(_result(reply, revision) for reply in message.responses)
+    return TxnResult(message.succeeded, revision, results)
+
+
+def _result(reply: messages.ResponseOp, revision: int) -> RangeResult | PutResult | DeleteResult | TxnResult:
+    kind = reply.WhichOneof("response")
+    if kind == "response_range":
+        return range_result(reply.response_range)
+    if kind == "response_put":
+        has_prev = reply.response_put.HasField("prev_kv")
+        return PutResult(KeyValue.of(reply.response_put.prev_kv) if has_prev else None)
+    if kind == "response_delete_range":
+        deleted = reply.response_delete_range
+        return DeleteResult(deleted.deleted, tuple(map(KeyValue.of, deleted.prev_kvs)))
+    return txn_result(reply.response_txn, revision)
+
+
+class Txn:
+    """A transaction under construction: compares, and what to do in either case."""
+
+    def __init__(self, client: clients.Client, when: typing.Iterable[Compare] = ()) -> None:
+        self._client = client
+        self._when = list(when)
+        self._then: list[Op] = []
+        self._otherwise: list[Op] = []
+
+    def when(self, *compares: Compare) -> Txn:
+        """Add conditions; all must hold."""
+        self._when.extend(_checked(compares, Compare))
+        return self
+
+    def then(self, *ops: Op) -> Txn:
+        """Add what to do when all conditions hold."""
+        self._then.extend(_checked(ops, Op))
+        return self
+
+    def otherwise(self, *ops: Op) -> Txn:
+        """Add what to do when one does not."""
+        self._otherwise.extend(_checked(ops, Op))
+        return self
+
+    def commit(self, timeout: float | None = None) -> TxnResult:
+        """Send it.
+
+        Args:
+            timeout: Seconds; None takes the client's request timeout, -1 waits for ever.
+
+        Returns:
+            Which branch ran, and its results in order.
+
+        Raises:
+            Unavailable: `outcome` says whether it may have been applied.
+            DeadlineExceeded: The same.
+            Rejected: etcd refused it.
+
+        Cost: 1 commit; a transaction that only reads costs no disk sync.
+        """
+        request = txn_request(self._when, self._then, self._otherwise)
+        return self._client.txn(request, self._client.deadline(timeout))
+
+
+Item = typing.TypeVar("Item")
+
+
+def _checked(items: tuple[Item, ...], kind: type[Item]) -> tuple[Item, ...]:
+    for item in items:
+        if not isinstance(item, kind):
+            raise errors.UsageError(f"expected a {kind.__name__}, not {type(item).__name__}")
+    return items
+
+
+class KV:
+    """Raw keys: no prefix is added.  A str key or value is encoded as UTF-8.
+
+    Every method takes `timeout` in seconds: None for the client's request timeout, -1 for ever.
+    """
+
+    def __init__(self, client: clients.Client) -> None:
+        self._client = client
+
+    def put(
+        self, key: bytes | str, stored: bytes | str, lease: int | None = None, timeout: float | None = None
+    ) -> int:
+        """Write a key; returns the revision.  Cost: 1 commit.
+
+        Args:
+            key: Which.
+            stored: What.
+            lease: The id of the lease that the key hangs on.
+            timeout: Seconds.
+
+        Raises:
+            Unavailable: `outcome` says whether it may have been applied; nothing is retried if so.
+            Rejected: etcd refused it.
+        """
+        request = messages.PutRequest(
+            key=_key(key), value=keys.to_bytes(stored), lease=0 if lease is None else lease
+        )
+        reply = self._client.unary(PUT, request, messages.PutResponse, self._client.deadline(timeout))
+        return reply.header.revision
+
+    def get(self, key: bytes | str, timeout: float | None = None) -> KeyValue | None:
+        """Read a key, linearizably; None when it does not exist.  Cost: 1 round trip, retried if need be."""
+        request = messages.RangeRequest(key=_key(key))
+        reply = self._client.read(request, self._client.deadline(timeout))
+        return KeyValue.of(reply.kvs[0]) if reply.kvs else None
+
+    def range(self, prefix: bytes | str, timeout: float | None = None) -> list[KeyValue]:
+        """All keys that start with `prefix`, in key order, as they were at one revision.
+
+        Cost: 1 round trip for each 1,000 keys.
+        """
+        start = keys.to_bytes(prefix, "prefix")
+        deadline = self._client.deadline(timeout)
+        request = range_request(start, limit=DEFAULT_PAGE)
+        found: list[KeyValue] = []
+        while True:
+            reply = self._client.read(request, deadline)
+            found.extend(map(KeyValue.of, reply.kvs))
+            if not reply.more:
+                return found
+            request.key = reply.kvs[-1].key + b"\0"
+            request.revision = request.revision or reply.header.revision
+
+    def delete(self, key: bytes | str, timeout: float | None = None) -> bool:
+        """Delete a key; returns whether it was there.  Cost: 1 commit."""
+        return self._delete(_key(key), b"", timeout) > 0
+
+    def delete_prefix(self, prefix: bytes | str, timeout: float | None = None) -> int:
+        """Delete all keys that start with `prefix`, which must not be empty; returns how many there were.
+
+        Cost: 1 commit.
+        """
+        start = _key(prefix)
+        return self._delete(start, keys.range_end(start), timeout)
+
+    def txn(self) -> Txn:
+        """A transaction to be filled: `.when(...)`, `.then(...)`, `.otherwise(...)`, `.commit()`."""
+        return Txn(self._client)
+
+    def _delete(self, key: bytes, range_end: bytes, timeout: float | None) -> int:
+        request = messages.DeleteRangeRequest(key=key, range_end=range_end)
+        deadline = self._client.deadline(timeout)
+        return self._client.unary(DELETE, request, messages.DeleteRangeResponse, deadline).deleted
+
+
+PUT = "/etcdserverpb.KV/Put"
+DELETE = "/etcdserverpb.KV/DeleteRange"
+
+
+def _key(key: bytes | str) -> bytes:
+    encoded = keys.to_bytes(key, "key")
+    if not encoded:
+        raise errors.InvalidName("a key must not be empty")
+    return encoded

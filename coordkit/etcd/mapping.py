@@ -1,0 +1,87 @@
+"""From how a call ended to what the user is told: the one place that knows etcd's error texts.
+
+Pure.  The texts are those of etcd's api/v3rpc/rpctypes/error.go.
+"""
+
+from __future__ import annotations
+
+import re
+
+from coordkit import errors
+from coordkit.wire import grpc
+
+Outcome = errors.Outcome
+
+# Refusals after which the request cannot have been applied, although the code says UNAVAILABLE.
+_NOT_APPLIED = ("etcdserver: no leader", "too many requests", "etcdserver: not capable", "learner")
+
+_REFUSALS: tuple[tuple[str, type[errors.Rejected]], ...] = (
+    ("database space exceeded", errors.QuotaExceeded),
+    ("request is too large", errors.TooLarge),
+    ("larger than max", errors.TooLarge),
+    ("too many operations in txn", errors.TooLarge),
+    ("requested lease not found", errors.LeaseNotFound),
+    ("permission denied", errors.PermissionDenied),
+    ("authentication failed", errors.Unauthenticated),
+    ("user name is empty", errors.Unauthenticated),
+    ("invalid auth token", errors.Unauthenticated),
+    ("revision of auth store is old", errors.Unauthenticated),
+)
+
+
+def is_stale_token(status: grpc.Status) -> bool:
+    """Whether a fresh token may help.  JWT tokens fail as INVALID_ARGUMENT (etcd issue 13300)."""
+    return is_stale_token_text(status.message)
+
+
+def is_stale_token_text(message: str) -> bool:
+    """The same for a watch, which reports in-band."""
+    return "invalid auth token" in message or "revision of auth store is old" in message
+
+
+def is_certainly_not_applied(status: grpc.Status) -> bool:
+    """Whether the same request may be sent again without a second thought."""
+    if not status.from_server:
+        return status.outcome is Outcome.NONE
+    return any(text in status.message for text in _NOT_APPLIED) or is_stale_token(status)
+
+
+def public_error(failure: grpc.CallFailed, what: str) -> errors.CoordError:
+    """The error for the user.
+
+    Args:
+        failure: How the call ended.
+        what: The operation and its key, for the message.
+    """
+    status = failure.status
+    code, message = status.code, f"{what}: {_plain(status.message)}"
+    outcome = Outcome.NONE if is_certainly_not_applied(status) else Outcome.UNKNOWN
+    if code is grpc.Code.DEADLINE_EXCEEDED:
+        return errors.DeadlineExceeded(message, outcome)
+    if status.from_server:
+        for text, kind in _REFUSALS:
+            if text in status.message:
+                return kind(message)
+        if "has been compacted" in status.message:
+            return errors.Gap(message, 0)
+        if code is grpc.Code.PERMISSION_DENIED:
+            return errors.PermissionDenied(message)
+        if code is grpc.Code.UNAUTHENTICATED:
+            return errors.Unauthenticated(message)
+        if code not in _TRANSIENT:
+            return errors.Rejected(f"{message} ({code.name})")
+    return errors.Unavailable(message, outcome)
+
+
+_TRANSIENT = {
+    grpc.Code.UNAVAILABLE,
+    grpc.Code.CANCELLED,
+    grpc.Code.INTERNAL,
+    grpc.Code.UNKNOWN,
+    grpc.Code.RESOURCE_EXHAUSTED,
+    grpc.Code.ABORTED,
+}
+
+
+def _plain(message: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f]", "?", message)[:500]

@@ -1,0 +1,70 @@
+"""What every lock-like has while it is held: fence, guard, and the ways of being told that it was lost."""
+
+from __future__ import annotations
+
+import threading
+import typing
+
+from coordkit import errors
+from coordkit.etcd import kv
+from coordkit.session import Session
+
+#: A session, or where to get the current one: a coordinator opens another after a loss.
+Source = Session | typing.Callable[[], Session]
+
+
+class Hold:
+    """One hold, from grant to release or loss."""
+
+    def __init__(self, session: Session, name: str, key: bytes, fence: int) -> None:
+        self.session = session
+        self.name = name
+        self.key = key
+        self.fence = fence
+        self.lost = threading.Event()
+        self._since = ""
+        session.hold(self, self.lose)
+
+    def lose(self, since: str) -> None:
+        """It is over.  Quick: it may run on a reader."""
+        self._since = self._since or since
+        self.lost.set()
+
+    def end(self) -> None:
+        """It was given back, or given up."""
+        self.session.unhold(self)
+
+    def check(self) -> None:
+        """Raise LockLost unless it is certainly still held.  No I/O."""
+        if not self.lost.is_set():
+            try:
+                self.session.check()
+            except errors.SessionLost as error:
+                self.lose(str(error))
+            except errors.Closed as error:
+                if not self.remaining():
+                    self.lose(str(error))
+        if self.lost.is_set():
+            raise errors.LockLost(f"{self.name} was lost: {self._since}", self._since)
+
+    def remaining(self) -> float:
+        """Seconds for which it certainly stays held if nothing more is heard; 0 when lost."""
+        return 0.0 if self.lost.is_set() else self.session.remaining()
+
+    def guard(self) -> list[kv.Compare]:
+        """True exactly as long as this hold's key exists."""
+        return [kv.create(self.key) == self.fence]
+
+
+def current(source: Source) -> Session:
+    """The session to use now."""
+    return source if isinstance(source, Session) else source()
+
+
+def attach(loss: errors.CoordError, to: BaseException) -> None:
+    """Note a loss on an exception that is on its way already."""
+    note = f"While it was on its way: {loss}"
+    if hasattr(to, "add_note"):
+        to.add_note(note)
+    else:  # Python 3.10: the same attribute, which newer tracebacks print
+        to.__notes__ = [*getattr(to, "__notes__", []), note]  # type: ignore[attr-defined]

@@ -1,0 +1,563 @@
+"""Sessions: one lease, our honest belief about it, and the session key that settles doubts.
+
+The lease lives as long as the heart renews it.  What "held" means rests on three things:
+
+- the **deadline**, counted from before each renewal was sent (`etcd/heart.py`);
+- the **session key**, `/<namespace>/session/<lease>`, which hangs on the lease and is watched: its deletion
+  is the end, whatever the deadline says;
+- the **epoch**, the session key's mod revision, which every leased create compares.  A request that was sent
+  may be applied long after its deadline, its cancel, or its connection's end.  Whoever doubts what became of
+  a create puts the session key once more: then each older copy compares an epoch that is over, and fails.
+
+The argument is written out in ARCHITECTURE.md, "Sessions".
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import json
+import logging
+import math
+import os
+import socket
+import threading
+import typing
+
+import attrs
+
+from coordkit import attendant as attendants
+from coordkit import errors, keys, worker
+from coordkit.deadline import NEVER, Deadline, boottime
+from coordkit.etcd import client as clients
+from coordkit.etcd import heart as hearts
+from coordkit.etcd import kv, watch
+from coordkit.etcd import lease as leases
+from coordkit.wire import channel as channels
+from coordkit.wire import messages
+
+LEAST_TTL_S = 2  # etcd's own
+LARGEST_TTL_S = 9_000_000_000  # etcd's own
+DEFAULT_TTL_S = 10
+
+_log = logging.getLogger("coordkit")
+
+
+class State(enum.Enum):
+    """What we believe about the lease.
+
+    ACTIVE -> SUSPENDED -> ACTIVE, or -> LOST; CLOSED by us.
+    """
+
+    # ACTIVE: a renewal was answered lately; the deadline lies ahead.
+    ACTIVE = "active"
+    # SUSPENDED: a renewal is overdue.  What we hold is still ours until the deadline.
+    SUSPENDED = "suspended"
+    # LOST: etcd said so, or the deadline passed.  Terminal; every hold is lost.
+    LOST = "lost"
+    # CLOSED: by this program.  Terminal.
+    CLOSED = "closed"
+
+
+@attrs.frozen
+class Terms:
+    """How a session is to be."""
+
+    ttl_s: int = DEFAULT_TTL_S
+    max_hold_s: float = math.inf
+    on_lost: str | None = None  # "exit": end the process rather than go on without the session
+
+    @classmethod
+    def of(
+        cls, ttl: float = DEFAULT_TTL_S, max_hold: float | None = None, on_lost: str | None = None
+    ) -> Terms:
+        """Checked, from what a user wrote.
+
+        Raises:
+            InvalidValue: A TTL that etcd does not take, or another number that makes no sense.
+        """
+        if (
+            isinstance(ttl, bool)
+            or not isinstance(ttl, (int, float))
+            or not LEAST_TTL_S <= ttl <= LARGEST_TTL_S
+        ):
+            raise errors.InvalidValue(
+                f"ttl must be a number of seconds of at least {LEAST_TTL_S}, not {ttl!r}"
+            )
+        if max_hold is not None and (isinstance(max_hold, bool) or not max_hold > 0):
+            raise errors.InvalidValue(f"max_hold must be a positive number of seconds, not {max_hold!r}")
+        if on_lost not in (None, "exit"):
+            raise errors.InvalidValue(f"on_lost must be None or 'exit', not {on_lost!r}")
+        return cls(math.ceil(ttl), math.inf if max_hold is None else max_hold, on_lost)
+
+
+@attrs.frozen(eq=False)
+class Link:
+    """What the sessions of one coordinator share."""
+
+    client: clients.Client
+    watcher: watch.Watcher
+    namespace: str  # as it stands in keys
+    identity: str
+    attendant: attendants.Attendant = attrs.field(factory=attendants.Attendant)
+
+
+@attrs.frozen
+class Created:
+    """A leased key that is ours."""
+
+    create_revision: int
+    #: The results of the operations that went along; None when an earlier copy of the request had made it.
+    result: kv.TxnResult | None
+
+
+class Session:
+    """One lease and everything that hangs on it.  Made by `Session.open`."""
+
+    def __init__(self, link: Link, terms: Terms, lease_id: int, ttl_s: int, granted_s: float) -> None:
+        self.link = link
+        self.client = link.client
+        self.lease_id = lease_id
+        self.ttl_s = ttl_s
+        self.key = b"%s%016x" % (keys.prefix(link.namespace, "session"), lease_id)
+        #: Set, once and for ever, when the session is lost.
+        self.lost = threading.Event()
+        self._terms = terms
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._state = State.ACTIVE
+        self._reason = ""
+        self._epoch = 0
+        self._key_created = 0
+        self._nonces = itertools.count(1)
+        self._waiters: dict[channels.Waiter, None] = {}
+        self._holds: dict[object, tuple[int, typing.Callable[[str], None]]] = {}
+        self._listeners: list[typing.Callable[[State], None]] = []
+        self._announcer = worker.Worker(f"coordkit-listeners-{lease_id:x}")
+        self._chores = worker.Worker(f"coordkit-chores-{lease_id:x}")
+        self.identity_json = json.dumps(link.identity).encode()
+        self._value = _describe(link.identity)
+        self._pulse = hearts.Pulse(lease_id, ttl_s, granted_s, link.attendant.news)
+        self._watch: watch.Watch | None = None
+
+    @classmethod
+    def open(cls, link: Link, terms: Terms, deadline: Deadline | None = None) -> Session:
+        """Grant a lease, put the session key, begin to renew.
+
+        Raises:
+            Unavailable: Not within the deadline (by default the client's request timeout).
+
+        Cost: 2 commits, and 1 message for the watch.
+        """
+        deadline = deadline or link.client.deadline(None)
+        granted_s = boottime()  # before it is sent
+        lease_id, ttl_s = leases.grant(link.client, terms.ttl_s, deadline)
+        session = cls(link, terms, lease_id, ttl_s, granted_s)
+        try:
+            session._begin(deadline)
+        except BaseException:
+            session._end(State.CLOSED, "it could not be opened")
+            raise
+        return session
+
+    def _begin(self, deadline: Deadline) -> None:
+        hearts.heart_for(self.client.options).order("add", self._pulse)
+        # Watched before it is put: then the watch stands at an older revision, and no read must confirm it.
+        self._watch = self.link.watcher.watch(self.key, _KeyWatch(self), filters=(watch.NO_PUTS,))
+        txn = kv.txn_request(
+            [kv.create(self.key) == 0],
+            [kv.put(self.key, self._value, lease=self.lease_id)],
+            [kv.get(self.key)],
+        )
+        while True:
+            try:
+                result = self.client.txn(txn, deadline)
+                break
+            except errors.Unavailable as error:
+                # Repeatable: the key's name was drawn at random, and the compare holds once.
+                clients.pause(clients.FIRST_PAUSE_S, deadline, error)
+        if result.succeeded:
+            self._epoch = self._key_created = result.revision
+        else:
+            mine = result.found(0).first
+            if mine is None:
+                raise errors.SessionLost(f"{self}: its lease ended before it began")
+            self._epoch, self._key_created = mine.mod_revision, mine.create_revision
+        self.link.attendant.add(self, self._pulse)
+
+    # State.
+
+    @property
+    def state(self) -> State:
+        """What we believe, now."""
+        self.look()
+        return self._state
+
+    def remaining(self) -> float:
+        """Seconds for which the lease certainly lives, seen from here; 0 when lost."""
+        if self._state is State.LOST or self._pid != os.getpid():
+            return 0.0
+        return max(0.0, self._pulse.deadline_s - boottime())
+
+    def check(self) -> None:
+        """Raise unless the lease certainly lives.  No I/O: cheap enough for an inner loop.
+
+        Raises:
+            SessionLost: It is gone, or must be taken as gone.
+            Closed: This program closed it.
+        """
+        if self._state is State.ACTIVE and self._pulse.deadline_s > boottime() and self._pid == os.getpid():
+            return
+        self.look()
+        if self._state is State.CLOSED:
+            raise errors.Closed(f"{self} was closed: {self._reason}")
+        if self._state is State.LOST:
+            raise errors.SessionLost(f"{self} was lost: {self._reason}")
+
+    @property
+    def reason(self) -> str:
+        """Why it ended; empty while it lives."""
+        return self._reason
+
+    def add_listener(self, listener: typing.Callable[[State], None]) -> None:
+        """Call `listener(state)` at each change, in order, on a thread of its own.
+
+        A slow listener delays the next news, never the lease.
+        """
+        self._listeners.append(listener)
+
+    def __repr__(self) -> str:
+        return f"<Session {self.lease_id:016x} {self._state.value}>"
+
+    def __reduce__(self) -> typing.NoReturn:
+        raise errors.UsageError(
+            "a Session owns a connection and cannot be pickled: connect in the other process"
+        )
+
+    def look(self) -> None:
+        """Let the state follow what the heart has found, and the clock."""
+        if self._pid != os.getpid():
+            self._finish(State.LOST, f"it belongs to process {self._pid}, which forked")
+            return
+        pulse = self._pulse
+        if pulse.ended:
+            self._finish(State.LOST, pulse.ended)
+        elif boottime() >= pulse.deadline_s:
+            self._finish(State.LOST, f"no renewal was answered for its TTL of {self.ttl_s} s")
+        else:
+            self._turn(State.SUSPENDED if pulse.overdue else State.ACTIVE)
+
+    def _turn(self, state: State) -> None:
+        with self._lock:
+            if self._state in (State.LOST, State.CLOSED) or self._state is state:
+                return
+            assert {self._state, state} == {State.ACTIVE, State.SUSPENDED}
+            self._state = state
+            self._announce(state)
+
+    def _finish(self, state: State, reason: str) -> None:
+        """LOST or CLOSED: once.  Quick: it may run on a reader."""
+        with self._lock:
+            if self._state in (State.LOST, State.CLOSED):
+                return
+            self._state = state
+            self._reason = reason
+            waiters = list(self._waiters)
+            holds = list(self._holds.values())
+            self._announce(state)
+        if state is State.LOST:
+            self.lost.set()
+        for owner, on_lost in holds:
+            if state is State.LOST or owner == threading.get_ident():
+                on_lost(reason)
+        for waiter in waiters:
+            waiter.wake()
+        if self._pid == os.getpid():
+            hearts.heart_for(self.client.options).order("remove", self._pulse)
+            self.link.attendant.remove(self._pulse)
+        if state is State.LOST:
+            _log.warning("%r: %s", self, reason)
+            if self._terms.on_lost == "exit":
+                _log.critical("%r: ending the process, as on_lost='exit' asks", self)
+                os._exit(76)
+            if self._pid == os.getpid():
+                self._chores.submit(lambda: self._revoke(NEVER.sooner(self.client.options.timeout_s)))
+
+    def _announce(self, state: State) -> None:
+        for listener in self._listeners:
+            self._announcer.submit(lambda listener=listener: listener(state))  # type: ignore[misc]
+
+    def _confirm_key(self) -> None:
+        """Read the session key, because the watch may have missed its end."""
+        request = messages.RangeRequest(key=self.key, count_only=True)
+        try:
+            reply = self.client.read(request, Deadline.after(max(0.1, self.remaining())))
+        except errors.CoordError:
+            return  # the deadline rules
+        if reply.count == 0:
+            self._finish(State.LOST, f"its session key was gone at revision {reply.header.revision}")
+
+    # What hangs on it.
+
+    def nonce(self) -> str:
+        """A name for a key that no other key of this session has, or will have."""
+        return f"{next(self._nonces):x}"
+
+    def hold(self, hold: object, on_lost: typing.Callable[[str], None]) -> None:
+        """Note that something is held from now on, by this thread; max_hold counts from here."""
+        with self._lock:
+            self._holds[hold] = (threading.get_ident(), on_lost)
+            if len(self._holds) == 1:
+                self._pulse.stop_at_s = boottime() + self._terms.max_hold_s
+
+    def unhold(self, hold: object) -> None:
+        """The end of `hold`."""
+        with self._lock:
+            self._holds.pop(hold, None)
+            if not self._holds:
+                self._pulse.stop_at_s = math.inf
+
+    def enlist(self, waiter: channels.Waiter) -> None:
+        """Wake this waiter when the session ends."""
+        with self._lock:
+            self._waiters[waiter] = None
+        if self._state in (State.LOST, State.CLOSED):
+            waiter.wake()
+
+    def delist(self, waiter: channels.Waiter) -> None:
+        """The end of `enlist`."""
+        with self._lock:
+            self._waiters.pop(waiter, None)
+
+    def defer(self, job: worker.Job) -> None:
+        """Let the background finish what a caller has no time for."""
+        self._chores.submit(job)
+
+    # Leased creates, and how doubts about them are settled.
+
+    def create(
+        self, key: bytes, value: bytes, deadline: Deadline, when: list[kv.Compare], then: list[kv.Op]
+    ) -> Created | None:
+        """Create a key that hangs on this session.
+
+        Args:
+            key: Its name; unique to this session (a nonce), so that its existence proves that we made it.
+            value: What to store.
+            deadline: For the caller; what is in doubt afterwards is withdrawn in the background.
+            when: Further conditions.
+            then: Further operations of the same transaction, after the put.
+
+        Returns:
+            The key, or None when one of `when` did not hold: nothing was written.
+
+        Raises:
+            SessionLost: Nothing will ever be written.
+            DeadlineExceeded, Unavailable, Rejected: Not created as far as the caller is concerned.
+
+        Cost: 1 commit; 1 more whenever a reply was lost.
+        """
+        while True:
+            self.check()
+            epoch = self._epoch
+            request = kv.txn_request(
+                [kv.create(key) == 0, kv.mod(self.key) == epoch, *when],
+                [kv.put(key, value, lease=self.lease_id), *then],
+                [kv.get(key), kv.get(self.key)],
+            )
+            try:
+                result = self.client.txn(request, deadline.sooner(self.remaining()))
+            except errors.LeaseNotFound as error:
+                self._finish(State.LOST, "etcd says that its lease is gone")
+                raise errors.SessionLost(f"{self} was lost: {self._reason}") from error
+            except BaseException as error:
+                if not _certainly_nothing(error):
+                    found = self._resolve(key, epoch, deadline, error)
+                    if found is not None:
+                        return Created(found.create_revision, None)
+                elif not isinstance(error, _OUTAGE) or deadline.expired:
+                    raise
+                continue
+            if result.succeeded:
+                return Created(result.revision, result)
+            mine = result.found(0).first
+            if mine is not None:
+                return Created(mine.create_revision, None)  # an earlier copy of this very request
+            if self._see_key(result.found(1).first) == epoch:
+                return None  # the epoch is right, the key was free: one of `when` failed
+            # Our epoch was over: the refusal is certain, and the next try compares the new one.
+
+    def _resolve(
+        self, key: bytes, epoch: int, deadline: Deadline, doubt: BaseException
+    ) -> kv.KeyValue | None:
+        """After a create that may have been applied: what came of it, if the caller has time for that.
+
+        If not, `doubt` is raised, and the background makes sure that nothing is left behind.
+        """
+        try:
+            if not isinstance(doubt, _OUTAGE) or deadline.expired:
+                raise doubt
+            return self._find_out(key, epoch, deadline)
+        except BaseException:
+            self.defer(lambda: self.withdraw(key, epoch))
+            raise
+
+    def _see_key(self, session_key: kv.KeyValue | None) -> int:
+        """Take the epoch from a read of the session key.
+
+        Raises:
+            SessionLost: It is gone, or another's.
+        """
+        if session_key is None or session_key.create_revision != self._key_created:
+            self._finish(State.LOST, "its session key is gone")
+            raise errors.SessionLost(f"{self} was lost: {self._reason}")
+        with self._lock:
+            self._epoch = max(self._epoch, session_key.mod_revision)
+        return session_key.mod_revision
+
+    def _find_out(self, key: bytes, epoch: int, deadline: Deadline) -> kv.KeyValue | None:
+        """End the epoch, and read what the creates that compared it have made.  None: nothing, for good."""
+        request = kv.txn_request(
+            [kv.mod(self.key) == epoch],
+            [kv.put(self.key, self._value, lease=self.lease_id), kv.get(self.key), kv.get(key)],
+            [kv.get(self.key), kv.get(key)],
+        )
+        pause_s = clients.FIRST_PAUSE_S
+        while True:
+            self.check()
+            try:
+                result = self.client.txn(request, deadline.sooner(self.remaining()))
+            except _OUTAGE as error:
+                pause_s = clients.pause(pause_s, deadline, error)
+                continue
+            offset = 1 if result.succeeded else 0
+            self._see_key(result.found(offset).first)
+            return result.found(offset + 1).first
+
+    def withdraw(self, key: bytes, epoch: int) -> None:
+        """Delete a key of ours and end the epoch that its creates compared, until that is certain.
+
+        Runs in the background; ends at the latest with the session, whose lease takes the key.
+        """
+        bump = kv.txn_request(
+            [kv.mod(self.key) == epoch],
+            [kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), kv.get(self.key)],
+            [kv.get(self.key)],
+        )
+        bare = kv.txn_request([], [kv.delete(key)])
+        pause_s = clients.FIRST_PAUSE_S
+        while self._state not in (State.LOST, State.CLOSED):
+            limit = NEVER.sooner(self.client.options.timeout_s)
+            try:
+                result = self.client.txn(bump, limit)
+                self._see_key(result.found(2 if result.succeeded else 0).first)
+                if not result.succeeded:
+                    self.client.txn(bare, limit)  # the epoch was over already: no copy can come any more
+                return
+            except errors.QuotaExceeded:
+                # Out of space no put passes, but deletes do: keep deleting, until a bump ends the doubt.
+                self._try_txn(bare, limit)
+            except errors.SessionLost:
+                return
+            except errors.CoordError as error:
+                _log.debug("%r: withdrawing %r: %s", self, key, error)
+            pause_s = self._nap(pause_s)
+
+    def delete_mine(self, key: bytes, create_revision: int) -> None:
+        """Delete a key whose create is certain, until that is certain too; in the background."""
+        request = kv.txn_request([kv.create(key) == create_revision], [kv.delete(key)])
+        pause_s = clients.FIRST_PAUSE_S
+        while self._state not in (State.LOST, State.CLOSED):
+            if self._try_txn(request, NEVER.sooner(self.client.options.timeout_s)):
+                return
+            pause_s = self._nap(pause_s)
+
+    def _try_txn(self, request: messages.TxnRequest, limit: Deadline) -> bool:
+        try:
+            self.client.txn(request, limit)
+            return True
+        except errors.CoordError as error:
+            _log.debug("%r: %s", self, error)
+            return False
+
+    def _nap(self, pause_s: float) -> float:
+        self.lost.wait(pause_s)
+        return min(pause_s * 2, clients.LONGEST_PAUSE_S)
+
+    @property
+    def key_created(self) -> int:
+        """The session key's create revision: the same for as long as this session lives."""
+        return self._key_created
+
+    # The end.
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Give back what is held and revoke the lease; idempotent, and never longer than `timeout` seconds.
+
+        If another thread is still inside a critical section the lease is left to run out instead.
+
+        Cost: 1 commit.
+        """
+        me = threading.get_ident()
+        foreign = self._pid == os.getpid() and any(
+            owner != me and _alive(owner) for owner, _ in list(self._holds.values())
+        )
+        already = self._state in (State.LOST, State.CLOSED)
+        self._end(State.CLOSED, "closed by this program", revoke=not foreign and not already, timeout=timeout)
+
+    def _end(self, state: State, reason: str, revoke: bool = True, timeout: float = 2.0) -> None:
+        self._finish(state, reason)
+        if self._watch is not None and self._pid == os.getpid():
+            self._watch.cancel()
+        if revoke and self._pid == os.getpid():
+            self._revoke(NEVER.sooner(timeout))
+
+    def _revoke(self, deadline: Deadline) -> None:
+        """Best effort: what is not revoked runs out."""
+        try:
+            leases.revoke(self.client, self.lease_id, deadline)
+        except (errors.CoordError, OSError) as error:
+            _log.debug("%r: not revoked, it will run out: %s", self, error)
+
+
+class _KeyWatch:
+    """Watches the session key for its deletion."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def on_created(self, revision: int) -> None:
+        session = self._session
+        if not session._epoch or revision > session._key_created:
+            session.defer(session._confirm_key)
+
+    def on_events(self, events: list[watch.Event]) -> None:
+        revision = events[-1].mod_revision
+        self._session._finish(State.LOST, f"its session key was deleted at revision {revision}")
+
+    def on_gap(self, compacted: int) -> None:
+        session = self._session
+        session._watch = session.link.watcher.watch(session.key, self, filters=(watch.NO_PUTS,))
+
+    def on_refused(self, error: errors.CoordError) -> None:
+        _log.warning("%r: its key cannot be watched: %s", self._session, error)
+
+
+_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
+
+
+def _certainly_nothing(error: BaseException) -> bool:
+    """Whether a create that failed with this cannot be applied, now or later."""
+    if isinstance(error, _OUTAGE):
+        return error.outcome is errors.Outcome.NONE
+    # Out of space is answered although the write may have been committed.
+    return isinstance(error, errors.CoordError) and not isinstance(error, errors.QuotaExceeded)
+
+
+def _alive(ident: int) -> bool:
+    return any(thread.ident == ident for thread in threading.enumerate())
+
+
+def _describe(identity: str) -> bytes:
+    """The session key's value: for people, and `contenders()`."""
+    words = {"identity": identity, "host": socket.gethostname(), "pid": os.getpid()}
+    return json.dumps(words, separators=(",", ":")).encode()

@@ -1,0 +1,590 @@
+"""The line: contenders stand in the order of their keys' create revisions.
+
+A key `<prefix><lease>-<nonce>`, leased, is a place in line.  Any key under the prefix counts, so Go's
+`concurrency.Mutex`, its `Election`, and `etcdctl lock` stand in the same line.  The place never changes:
+revisions only grow, so nobody can ever come to stand before a key that exists.
+
+What may grant (the rule that everything here serves): one *snapshot* of the line that contains my own key,
+cut down to the keys older than mine, and from then on only *strikes*: deletions that a watch reports which
+stands at a revision no newer than the snapshot's, so that none can be missed.
+
+Near the front (everybody before me is known) a ticket strikes off what the process's one watch on the prefix
+reports, and reads nothing.  Far back it watches its predecessor alone.  So a release wakes at most
+`WINDOW` waiters, however long the line is.
+
+Source: Hunt et al., ZooKeeper (USENIX ATC 2010), section 2.4; etcd's client/v3/concurrency/key.go.
+Cost: join 1 commit; a hand-over 1 event; leave and release 1 commit.
+"""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+import logging
+import threading
+import time
+import typing
+import weakref
+
+import attrs
+
+from coordkit import errors, keys
+from coordkit.deadline import NEVER, Deadline
+from coordkit.etcd import client as clients
+from coordkit.etcd import kv, watch
+from coordkit.session import Link, Session
+from coordkit.wire import channel as channels
+
+WINDOW = 16  # how many before me are watched one by one
+LINGER_S = 3.0  # how long the prefix's watch outlives its last waiter
+RETRY_S = 0.2
+
+_log = logging.getLogger("coordkit")
+
+
+class Phase(enum.Enum):
+    """Where a ticket stands.  Changed under the line's lock."""
+
+    # JOINING: registered; our key may or may not be there, and we know of nobody before us.
+    JOINING = 1
+    # WAITING: our key is in line; `ahead` is a superset of those before us that are still there (near),
+    # or unknown (far).
+    WAITING = 2
+    # READY: no older key exists, and none can appear.  Ours, if the session lives when the waiter looks; it
+    # stays so while it is held.
+    READY = 3
+    # GONE: our key was deleted by somebody else, or with its lease.
+    GONE = 4
+    # LEFT: we gave the place up; whatever is told now is too late.
+    LEFT = 5
+
+
+@attrs.frozen
+class Contender:
+    """One place in a line, for people to look at."""
+
+    key: bytes
+    lease: int
+    fence: int
+    identity: str
+    since: str
+    mine: bool
+
+
+class Ticket:
+    """One acquisition's place in line."""
+
+    def __init__(self, session: Session, prefix: bytes) -> None:
+        self.session = session
+        self.key = keys.place(prefix, session.lease_id, session.nonce())
+        self.create_revision = 0
+        self.waiter = channels.Waiter()
+        self.phase = Phase.JOINING
+        #: Older keys that nobody has struck off, with their create revisions; None: too many to know (far).
+        self.ahead: dict[bytes, int] | None = {}
+        self.predecessor = b""
+        self.snapshot_revision = 0
+        #: Deletions told while a snapshot is on its way, which may be older than they are; None: none is.
+        self.struck: dict[bytes, int] | None = {}
+        self.cancelled = False
+        self.on_gone: typing.Callable[[str], None] | None = (
+            None  # once it is held: whom a foreign deletion hurts
+        )
+
+    def take(self, snapshot: kv.RangeResult, revision: int) -> None:
+        """A snapshot of the line, newest first, that begins with our own key.  Under the line's lock."""
+        before = snapshot.kvs[1:]
+        struck = self.struck or {}
+        self.struck = None
+        self.snapshot_revision = revision
+        self.predecessor = before[0].key if before else b""
+        if snapshot.more:
+            self.ahead = None  # a window is not the line
+            return
+        self.ahead = {
+            other.key: other.create_revision
+            for other in before
+            # Names come back: only a deletion that is younger than this very key strikes it.
+            if struck.get(other.key, 0) < other.create_revision
+        }
+
+    def strike(self, key: bytes, revision: int) -> None:
+        """A key of the line was deleted at `revision`.  Under the line's lock."""
+        if key == self.key:
+            if self.phase is not Phase.LEFT and revision > self.create_revision:
+                self.phase = Phase.GONE
+                self.waiter.wake()
+                if self.on_gone is not None:
+                    self.on_gone(f"its key was deleted at revision {revision}")
+            return
+        if self.struck is not None:
+            self.struck[key] = revision
+        if self.ahead and self.ahead.get(key, revision) < revision:
+            # Younger than the key that we know: not an old event told again, nor an older key of that name.
+            del self.ahead[key]
+            if not self.ahead:
+                self.waiter.wake()
+
+
+class Line:
+    """A prefix, as one process sees it: its local tickets, and the watch that they share."""
+
+    def __init__(self, link: Link, prefix: bytes) -> None:
+        self.link = link
+        self.prefix = prefix
+        self._lock = threading.Lock()
+        self._tickets: dict[bytes, Ticket] = {}  # registered for strikes, by key
+        self._watch: watch.Watch | None = None
+        #: The revision from which on the watch has told every deletion; None: it does not stand.
+        self._covered_from: int | None = None
+        self._read_at_s = self._used_at_s = time.monotonic()  # the last safety read; the last departure
+        self._drop_pending = False
+
+    # Joining.
+
+    def join(self, session: Session, deadline: Deadline) -> Ticket:
+        """Take a place in line.
+
+        Raises:
+            SessionLost, Unavailable, DeadlineExceeded, Rejected: No place is kept.
+
+        Cost: 1 commit.
+        """
+        ticket = Ticket(session, self.prefix)
+        self._register(ticket)
+        try:
+            created = session.create(
+                ticket.key,
+                _describe(session),
+                deadline,
+                [],
+                # Here, and only here, the newest key is mine, and the others are those before me.
+                [kv.range(self.prefix, keys_only=True, newest_first=True, limit=WINDOW + 1)],
+            )
+            assert created is not None
+            ticket.create_revision = created.create_revision
+            if created.result is None:
+                self._read(ticket, deadline)  # the reply was lost: others may have joined behind us since
+            else:
+                with self._lock:
+                    ticket.phase = Phase.WAITING
+                    ticket.take(created.result.found(1), created.result.revision)
+                    self._settle(ticket)
+        except BaseException:
+            self.leave(ticket)
+            raise
+        return ticket
+
+    def try_join(self, session: Session, deadline: Deadline) -> Ticket | None:
+        """Take the first place, or none.
+
+        Cost: 1 commit, or 1 transaction that writes nothing when the line is not empty.
+        """
+        ticket = Ticket(session, self.prefix)
+        empty = kv.create(self.prefix, keys.range_end(self.prefix)) == 0
+        created = session.create(ticket.key, _describe(session), deadline, [empty], [])
+        if created is None:
+            return None
+        ticket.create_revision = created.create_revision
+        ticket.phase = Phase.READY  # nobody was there at our create revision
+        return ticket
+
+    # Waiting.
+
+    def await_turn(self, ticket: Ticket, deadline: Deadline) -> bool:
+        """Wait until nobody older stands in line.
+
+        Returns:
+            True when it is our turn; False when the time ran out, with the place still kept.
+
+        Raises:
+            SessionLost: The session ended.
+            Cancelled: By `cancel`.
+            LockLost: Our key was deleted by somebody else: join again.
+        """
+        session = ticket.session
+        session.enlist(ticket.waiter)
+        try:
+            while True:
+                ticket.waiter.done = False
+                session.check()
+                if ticket.phase is Phase.GONE:
+                    raise errors.LockLost(
+                        f"our key {ticket.key!r} was deleted while it stood in line", "watch"
+                    )
+                if self._is_turn(ticket):
+                    return True
+                if ticket.cancelled:
+                    raise errors.Cancelled(f"the wait in {self.prefix!r} was cancelled")
+                if deadline.expired:
+                    return False
+                self._wait(ticket, deadline)
+        finally:
+            session.delist(ticket.waiter)
+
+    def _is_turn(self, ticket: Ticket) -> bool:
+        with self._lock:
+            self._settle(ticket)
+            # The last word is the clock's: READY is worth nothing to a session that may be over.
+            return ticket.phase is Phase.READY and ticket.session.remaining() > 0
+
+    def _settle(self, ticket: Ticket) -> None:
+        """Nobody is left of those before us: READY, unless our own deletion may have been missed."""
+        if ticket.phase is not Phase.WAITING or ticket.ahead is None or ticket.ahead:
+            return
+        if self._is_covered(ticket):
+            ticket.phase = Phase.READY
+
+    def _is_covered(self, ticket: Ticket) -> bool:
+        """Whether every deletion since the ticket's snapshot has been, or will be, told."""
+        if not ticket.predecessor:
+            return True  # the snapshot itself shows nobody before us: no strike was needed
+        return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision
+
+    def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
+        """Sleep until something may have changed; open what must be watched; read what cannot be known."""
+        if ticket.ahead is None:
+            self._wait_far(ticket, deadline)
+            return
+        with self._lock:
+            watched, stands = self._watch is not None, self._covered_from is not None
+            covered = self._is_covered(ticket)
+        if not watched:
+            self._open_watch()
+        elif stands and not covered:
+            # The watch began after our snapshot was taken: what was deleted in between is told by nobody.
+            self._read(ticket, deadline)
+        else:
+            ticket.session.client.wait(ticket.waiter, deadline.sooner(ticket.session.ttl_s))
+            if not ticket.waiter.done and self._is_read_due(ticket):
+                self._read(ticket, deadline)
+
+    def _is_read_due(self, ticket: Ticket) -> bool:
+        """Whether it is for this ticket to make the safety read: old servers lose events."""
+        with self._lock:
+            now = time.monotonic()
+            oldest = min(
+                (other.create_revision for other in self._tickets.values() if other.phase is Phase.WAITING),
+                default=0,
+            )
+            due = now - self._read_at_s >= ticket.session.ttl_s and oldest == ticket.create_revision
+            if due:
+                self._read_at_s = now
+            return due
+
+    def _read(self, ticket: Ticket, deadline: Deadline) -> None:
+        """Take a new snapshot.  It must show our own key, and be no older than what was known when asked.
+
+        Cost: 1 round trip.
+        """
+        client = ticket.session.client
+        with self._lock:
+            floor = max(ticket.create_revision, client.seen_revision)
+            ticket.struck = {}
+        request = kv.range_request(
+            self.prefix,
+            keys_only=True,
+            newest_first=True,
+            limit=WINDOW + 1,
+            max_create_revision=ticket.create_revision,
+        )
+        try:
+            reply = client.read(request, deadline.sooner(max(0.1, ticket.session.remaining())))
+        except (errors.Unavailable, errors.DeadlineExceeded):
+            ticket.struck = None
+            client.wait(ticket.waiter, deadline.sooner(RETRY_S))  # the place is kept: ask again
+            return
+        if reply.header.revision < floor:
+            client.drop_channel(f"a member at revision {reply.header.revision} is behind {floor}")
+            return
+        found = kv.range_result(reply)
+        with self._lock:
+            if ticket.phase not in (Phase.JOINING, Phase.WAITING):
+                return
+            if not found.kvs or found.kvs[0].key != ticket.key:
+                ticket.phase = Phase.GONE
+                return
+            ticket.phase = Phase.WAITING
+            ticket.take(found, reply.header.revision)
+            self._settle(ticket)
+
+    # Far back.
+
+    def _wait_far(self, ticket: Ticket, deadline: Deadline) -> None:
+        """Wait until the predecessor, or our own key, goes; then read again."""
+        self._unregister(ticket)
+        predecessor = ticket.predecessor
+        ends = [_End(ticket.waiter) for _ in range(2)]
+        watches = [
+            self.link.watcher.watch(key, end, filters=(watch.NO_PUTS,))
+            for key, end in zip((predecessor, ticket.key), ends, strict=True)
+        ]
+        limit = deadline.sooner(ticket.session.ttl_s)
+        try:
+            while not ticket.cancelled and not limit.expired and not any(end.over for end in ends):
+                ticket.waiter.done = False
+                ticket.session.check()
+                if any(end.created_revision > ticket.snapshot_revision for end in ends):
+                    # As above: deletions between the snapshot and the watches are told by nobody.
+                    self._read(ticket, deadline)
+                    if ticket.predecessor != predecessor or ticket.phase is not Phase.WAITING:
+                        break
+                elif not any(end.over for end in ends):
+                    ticket.session.client.wait(ticket.waiter, limit)
+        finally:
+            for each in watches:
+                each.cancel()
+        if ticket.phase is Phase.WAITING and not deadline.expired and not ticket.cancelled:
+            self._register(ticket)  # before the read: we may be near now
+            self._read(ticket, deadline)
+
+    # Leaving.
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a ticket's wait, from any thread."""
+        ticket.cancelled = True
+        ticket.waiter.wake()
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give the place up.  Returns at once; the background makes sure that nothing stays behind."""
+        was = self._forget(ticket)
+        if ticket.create_revision and was is not Phase.GONE:
+            session = ticket.session
+            session.defer(lambda: session.delete_mine(ticket.key, ticket.create_revision))
+
+    def release(self, ticket: Ticket) -> int:
+        """Leave the front of the line, verified.
+
+        Returns:
+            The revision of the release: ours until then, without a gap.
+
+        Raises:
+            LockLost: Our key was gone before.
+
+        Cost: 1 commit.  When others of this process wait, the same transaction reads who is first now: if it
+        is one of them, it is told without an event.
+        """
+        with self._lock:
+            local = any(other is not ticket for other in self._tickets.values())
+        try:
+            result, attempted = self._delete_verified(ticket, local)
+        except BaseException:
+            self.leave(ticket)
+            raise
+        self._forget(ticket)
+        if result.succeeded:
+            if local:
+                self._hand_over(result)
+            return result.revision
+        session_key = result.found(0).first
+        if (
+            attempted
+            and session_key is not None
+            and session_key.create_revision == ticket.session.key_created
+        ):
+            return result.revision  # our own earlier attempt deleted it
+        raise self._lost(f"its key was gone at revision {result.revision}")
+
+    def _delete_verified(self, ticket: Ticket, local: bool) -> tuple[kv.TxnResult, bool]:
+        """Ask until there is an answer; also tells whether an earlier attempt may have been applied."""
+        session = ticket.session
+        first = [kv.range(self.prefix, keys_only=True, oldest_first=True, limit=1)] if local else []
+        request = kv.txn_request(
+            [kv.create(ticket.key) == ticket.create_revision],
+            [kv.delete(ticket.key), *first],
+            [kv.get(session.key)],
+        )
+        attempted = False
+        pause_s = clients.FIRST_PAUSE_S
+        while True:
+            limit = NEVER.sooner(session.remaining())
+            if limit.expired:
+                session.look()
+                raise self._lost(session.reason)
+            try:
+                return session.client.txn(request, limit), attempted
+            except (errors.Unavailable, errors.DeadlineExceeded) as error:
+                attempted |= error.outcome is errors.Outcome.UNKNOWN
+            time.sleep(min(pause_s, limit.remaining()))
+            pause_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
+
+    def _lost(self, since: str) -> errors.LockLost:
+        name = self.prefix.decode(errors="backslashreplace")
+        return errors.LockLost(f"{name} was lost before its release: {since}", since)
+
+    def _forget(self, ticket: Ticket) -> Phase:
+        """Tell the ticket nothing more; returns the phase that it had."""
+        with self._lock:
+            self._tickets.pop(ticket.key, None)
+            was, ticket.phase = ticket.phase, Phase.LEFT
+            ticket.on_gone = None
+            if self._watch is not None and not self._drop_pending:
+                self._drop_pending = True
+                self.link.attendant.after(LINGER_S, _weakly(self._drop_watch))
+            self._used_at_s = time.monotonic()
+        return was
+
+    def _hand_over(self, release: kv.TxnResult) -> None:
+        """Tell the local waiter that the release's own transaction saw at the head of the line."""
+        head = release.found(1).first
+        if head is None:
+            return
+        with self._lock:
+            heir = self._tickets.get(head.key)
+            # Its key may have been deleted since it joined; only the head that the transaction read counts.
+            if (
+                heir is None
+                or heir.phase is not Phase.WAITING
+                or heir.create_revision != head.create_revision
+            ):
+                return
+            heir.phase = Phase.READY
+        heir.waiter.wake()
+
+    # The watch on the prefix.
+
+    def _register(self, ticket: Ticket) -> None:
+        """Begin to tell this ticket of deletions.  Before its join is sent: then none is missed."""
+        with self._lock:
+            self._tickets[ticket.key] = ticket
+
+    def _unregister(self, ticket: Ticket) -> None:
+        with self._lock:
+            self._tickets.pop(ticket.key, None)
+
+    def _open_watch(self) -> None:
+        made = self.link.watcher.watch_prefix(self.prefix, self, filters=(watch.NO_PUTS,))
+        with self._lock:
+            if self._watch is None:
+                self._watch = made
+                return
+        made.cancel()
+
+    def _drop_watch(self) -> None:
+        """End the watch when nobody needed it for a while."""
+        with self._lock:
+            unused_s = time.monotonic() - self._used_at_s
+            if self._tickets or unused_s < LINGER_S:
+                self.link.attendant.after(max(LINGER_S - unused_s, 1.0), _weakly(self._drop_watch))
+                return
+            self._drop_pending = False
+            dropped, self._watch = self._watch, None
+            self._covered_from = None
+        if dropped is not None:
+            dropped.cancel()
+
+    def on_created(self, revision: int) -> None:
+        """The watch stands: it tells what comes after `revision`."""
+        with self._lock:
+            if self._covered_from is None:
+                self._covered_from = revision
+            self._wake_all()
+
+    def on_events(self, events: list[watch.Event]) -> None:
+        """Keys of the line were deleted."""
+        with self._lock:
+            for event in events:
+                for ticket in list(self._tickets.values()):
+                    ticket.strike(event.key, event.mod_revision)
+
+    def on_gap(self, compacted: int) -> None:
+        """Deletions may have been missed: a new watch, and everybody reads again."""
+        with self._lock:
+            self._watch = None
+            self._covered_from = None
+            self._wake_all()
+
+    def on_refused(self, error: errors.CoordError) -> None:
+        """Without a watch there are only the safety reads."""
+        _log.warning("the line %r cannot be watched: %s", self.prefix, error)
+
+    def _wake_all(self) -> None:
+        for ticket in self._tickets.values():
+            ticket.waiter.wake()
+
+    # For people.
+
+    def contenders(self, session: Session, deadline: Deadline) -> list[Contender]:
+        """All places, in order.  Cost: 1 round trip."""
+        reply = session.client.read(kv.range_request(self.prefix, oldest_first=True), deadline)
+        return [_contender(self.prefix, kv.KeyValue.of(each), session) for each in reply.kvs]
+
+    def is_empty(self, client: clients.Client, deadline: Deadline) -> bool:
+        """Whether nobody stands in line.  Cost: 1 round trip."""
+        return client.read(kv.range_request(self.prefix, count_only=True), deadline).count == 0
+
+
+class _End:
+    """Watches one key for its deletion."""
+
+    def __init__(self, waiter: channels.Waiter) -> None:
+        self._waiter = waiter
+        self.created_revision = 0  # from when on a deletion is told; 0: not yet
+        self.over = False
+
+    def on_created(self, revision: int) -> None:
+        self.created_revision = self.created_revision or revision
+        self._waiter.wake()
+
+    def on_events(self, events: list[watch.Event]) -> None:
+        self._end()
+
+    def on_gap(self, compacted: int) -> None:
+        self._end()
+
+    def on_refused(self, error: errors.CoordError) -> None:
+        _log.warning("a line cannot be watched: %s", error)
+
+    def _end(self) -> None:
+        self.over = True
+        self._waiter.wake()
+
+
+_LINES: weakref.WeakKeyDictionary[Link, weakref.WeakValueDictionary[bytes, Line]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def line_at(link: Link, prefix: bytes) -> Line:
+    """The line of a prefix, which ends with a slash.  Handles of one coordinator share it."""
+    lines = _LINES.get(link)
+    if lines is None:
+        lines = _LINES.setdefault(link, weakref.WeakValueDictionary())
+    line = lines.get(prefix)
+    return line if line is not None else lines.setdefault(prefix, Line(link, prefix))
+
+
+def _weakly(method: typing.Callable[[], None]) -> typing.Callable[[], None]:
+    """The method, as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        target = reference()
+        if target is not None:
+            target()
+
+    return call
+
+
+def _describe(session: Session) -> bytes:
+    """A place's value: who waits, and since when; for people only."""
+    since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+    return b'{"identity":%s,"since":"%s"}' % (session.identity_json, since.encode())
+
+
+def _contender(prefix: bytes, place: kv.KeyValue, session: Session) -> Contender:
+    words: object = None
+    try:
+        words = json.loads(place.value)
+    except (ValueError, RecursionError):
+        pass  # Go's keys hold nothing, or what the program proclaims
+    known = words if isinstance(words, dict) else {}
+    return Contender(
+        key=place.key,
+        lease=place.lease,
+        fence=place.create_revision,
+        identity=str(known.get("identity", "")),
+        since=str(known.get("since", "")),
+        mine=place.lease == session.lease_id,
+    )

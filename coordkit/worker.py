@@ -1,0 +1,40 @@
+"""Jobs that run in order on a thread of their own, which exists only while there is work."""
+
+from __future__ import annotations
+
+import collections
+import threading
+import typing
+
+Job = typing.Callable[[], None]
+
+
+class Worker:
+    """A queue of jobs and, while it is not empty, a thread."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._jobs: collections.deque[Job] = collections.deque()
+        self._running = False
+
+    def submit(self, job: Job) -> None:
+        """Run a job after those before it.  At interpreter exit, when no thread can start, it is dropped."""
+        with self._lock:
+            self._jobs.append(job)
+            if self._running:
+                return
+            self._running = True
+        try:
+            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+        except RuntimeError:
+            self._running = False
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._jobs:
+                    self._running = False
+                    return
+                job = self._jobs.popleft()
+            job()
