@@ -19,7 +19,7 @@ import os
 import threading
 
 from coordkit import errors
-from coordkit.deadline import Deadline, boottime
+from coordkit.deadline import LONGEST_WAIT_S, Deadline, boottime
 from coordkit.etcd import client as clients
 from coordkit.etcd import lease as leases
 from coordkit.etcd import mapping
@@ -129,10 +129,10 @@ class Heart:
                 self._client.close()
                 self._client = self._common = None
 
-    def _nap_s(self) -> float | None:
-        """Seconds until something is due; None: sleep until the bell."""
+    def _nap_s(self) -> float:
+        """Seconds until something is due; finite, for a hub with no timer at all takes that for a deadlock."""
         if not self._pulses:
-            return None
+            return LONGEST_WAIT_S
         due = min(self._next_look(pulse) for pulse in self._pulses.values())
         return max(due - boottime(), 0.005)
 
