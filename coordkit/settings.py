@@ -93,6 +93,10 @@ def _build(values: dict[str, typing.Any], sources: dict[str, str]) -> Settings:
     endpoints = tuple(address.Address.parse(each, tls) for each in values["endpoints"])
     if not endpoints:
         raise errors.InvalidValue(f"no endpoint was given (from the {sources['endpoints']})")
+    if any(each.tls for each in endpoints):
+        # Not ignored: a password must never travel in the clear where TLS was asked for.
+        shown = ", ".join(str(each) for each in endpoints if each.tls)
+        raise errors.InvalidValue(f"{shown}: this version cannot speak TLS; nothing was sent")
     options = opts.Options(
         endpoints=endpoints,
         timeout_s=number("timeout"),
