@@ -17,7 +17,7 @@ class TestTls:
         """
         with socket.create_server(("127.0.0.1", 0)) as server:
             server.setblocking(False)
-            here = "127.0.0.1:%d" % server.getsockname()[1]
+            here = "{}:{}".format(*server.getsockname())
             where = url.format(here) if isinstance(url, str) else [each.format(here) for each in url]
 
             with pytest.raises(coordkit.InvalidValue, match="TLS") as refusal:
