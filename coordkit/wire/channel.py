@@ -33,6 +33,7 @@ from coordkit.wire import grpc, http2
 
 SILENCE_S = 10.0  # without a byte while streams are open: ask
 PONG_S = 5.0  # without an answer: the connection is dead
+ANSWER_S = 0.1  # how long the answer to a ping may wait; whoever pings for a sign of life allows seconds
 LINGER_S = 0.005  # how long the standby leaves the socket to the next caller
 RECEIVE_BYTES = 256 * 2**10
 
@@ -192,6 +193,7 @@ class Channel:
         self._sent_bytes = 0
         self._received_bytes = 0
         self._received_at = time.monotonic()
+        self._pinged_by_peer_at = 0.0
         self._pinged_at: float | None = None
         self._pongs_seen = 0
         self._calls = 0
@@ -582,11 +584,13 @@ class Channel:
 
     def _receive(self, deadline: Deadline) -> bytes | None:
         """The next bytes; None when there are none yet; `_torn` is set while they are in our hands."""
-        if self._connection.has_output or self._unsent:
+        wait_s = min(deadline.remaining(), self._patience_s())
+        if self._connection.pings_owed:
+            wait_s = min(wait_s, self._answer_pings())
+        if self._unsent or self._connection.has_output:
             if self._cooperative:
                 time.sleep(0)  # whom we just woke may send, and takes our acknowledgements along
             self._flush()
-        wait_s = min(deadline.remaining(), self._patience_s())
         if self._cooperative:
             self._sock.settimeout(wait_s)
             try:
@@ -605,6 +609,22 @@ class Channel:
             return self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return None
+
+    def _answer_pings(self) -> float:
+        """Answer pings that have waited long enough; returns the seconds until that is so.
+
+        grpc-go answers data with a ping, and our answer with the next one, to measure the path: two more
+        messages for each call.  Answered at leisure, they are a handful a second.
+        """
+        now = time.monotonic()
+        self._pinged_by_peer_at = self._pinged_by_peer_at or now
+        left_s = self._pinged_by_peer_at + ANSWER_S - now
+        if left_s <= 0:
+            self._pinged_by_peer_at = 0.0
+            with self._mutex:
+                self._connection.answer_pings()
+            return math.inf
+        return left_s
 
     def _take(self, data: bytes) -> None:
         if not data:

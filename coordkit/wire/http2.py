@@ -120,6 +120,7 @@ class Connection:
         self._blocks: dict[bytes, Headers] = {}
         self._settled = False  # the peer's SETTINGS came
         self.pongs = 0
+        self.pings_owed: list[bytes] = []
         #: (last stream id, code, debug text) once the peer said GOAWAY.
         self.goaway: tuple[int, int, str] | None = None
         settings = ((HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, STREAM_WINDOW))
@@ -202,6 +203,11 @@ class Connection:
     def has_output(self) -> bool:
         """Whether anything is queued."""
         return bool(self._output)
+
+    def answer_pings(self) -> None:
+        """Queue the answers to the peer's PINGs, which are held back until the caller finds time for them."""
+        owed, self.pings_owed = self.pings_owed, []
+        self._queue(b"".join(_frame(PING, ACK, 0, payload) for payload in owed))
 
     def _queue(self, frames: bytes) -> None:
         self._output.append(frames)
@@ -455,8 +461,10 @@ class Connection:
             raise ProtocolError("PING on a stream")
         if flags & ACK:
             self.pongs += 1
+        elif len(self.pings_owed) >= MOST_REPLIES_QUEUED:
+            raise ProtocolError("the peer pings without end", ErrorCode.ENHANCE_YOUR_CALM)
         else:
-            self._reply(_frame(PING, ACK, 0, payload))
+            self.pings_owed.append(payload)
 
     def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
