@@ -22,8 +22,8 @@ from collections.abc import Iterator, Sequence
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-#: Older ones cannot install a project that has no setup.py so that it follows the checkout.
-LEAST_PIP = "pip>=21.3"
+#: Older ones cannot make a project without setup.py follow its checkout, or build old packages their own way.
+LEAST_PIP = "pip>=23.1"
 
 
 def identity() -> dict[str, str]:
