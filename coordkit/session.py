@@ -128,6 +128,8 @@ class Session:
         self._state = State.ACTIVE
         self._reason = ""
         self._epoch = 0
+        self._in_epoch = kv.mod(self.key) == 0  # the compare of the epoch, kept because it is sent so often
+        self.read_key = kv.get(self.key)
         self._key_created = 0
         self._nonces = itertools.count(1)
         self._waiters: dict[channels.Waiter, None] = {}
@@ -177,12 +179,14 @@ class Session:
                 # Repeatable: the key's name was drawn at random, and the compare holds once.
                 clients.pause(clients.FIRST_PAUSE_S, deadline, error)
         if result.succeeded:
-            self._epoch = self._key_created = result.revision
+            self._key_created = result.revision
+            self._enter_epoch(result.revision)
         else:
             mine = result.found(0).first
             if mine is None:
                 raise errors.SessionLost(f"{self}: its lease ended before it began")
-            self._epoch, self._key_created = mine.mod_revision, mine.create_revision
+            self._key_created = mine.create_revision
+            self._enter_epoch(mine.mod_revision)
         self.link.attendant.add(self, self._pulse)
 
     # State.
@@ -358,11 +362,12 @@ class Session:
         """
         while True:
             self.check()
-            epoch = self._epoch
+            with self._lock:
+                epoch, in_epoch = self._epoch, self._in_epoch
             request = kv.txn_request(
-                [kv.create(key) == 0, kv.mod(self.key) == epoch, *when],
+                [kv.create(key) == 0, in_epoch, *when],
                 [kv.put(key, value, lease=self.lease_id), *then],
-                [kv.get(key), kv.get(self.key)],
+                [kv.get(key), self.read_key],
             )
             try:
                 result = self.client.txn(request, deadline.sooner(self.remaining()))
@@ -410,9 +415,14 @@ class Session:
         if session_key is None or session_key.create_revision != self._key_created:
             self._finish(State.LOST, "its session key is gone")
             raise errors.SessionLost(f"{self} was lost: {self._reason}")
-        with self._lock:
-            self._epoch = max(self._epoch, session_key.mod_revision)
+        self._enter_epoch(session_key.mod_revision)
         return session_key.mod_revision
+
+    def _enter_epoch(self, epoch: int) -> None:
+        with self._lock:
+            if epoch > self._epoch:
+                self._epoch = epoch
+                self._in_epoch = kv.mod(self.key) == epoch
 
     def _find_out(self, key: bytes, epoch: int, deadline: Deadline) -> kv.KeyValue | None:
         """End the epoch, and read what the creates that compared it have made.  None: nothing, for good."""
@@ -471,7 +481,7 @@ class Session:
                 return
             pause_s = self._nap(pause_s)
 
-    def _try_txn(self, request: messages.TxnRequest, limit: Deadline) -> bool:
+    def _try_txn(self, request: kv.TxnRequest, limit: Deadline) -> bool:
         try:
             self.client.txn(request, limit)
             return True

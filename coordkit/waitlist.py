@@ -133,6 +133,8 @@ class Line:
     def __init__(self, link: Link, prefix: bytes) -> None:
         self.link = link
         self.prefix = prefix
+        self._newest = kv.range(prefix, keys_only=True, newest_first=True, limit=WINDOW + 1)
+        self._oldest = kv.range(prefix, keys_only=True, oldest_first=True, limit=1)
         self._lock = threading.Lock()
         self._tickets: dict[bytes, Ticket] = {}  # registered for strikes, by key
         self._watch: watch.Watch | None = None
@@ -160,7 +162,7 @@ class Line:
                 deadline,
                 [],
                 # Here, and only here, the newest key is mine, and the others are those before me.
-                [kv.range(self.prefix, keys_only=True, newest_first=True, limit=WINDOW + 1)],
+                [self._newest],
             )
             assert created is not None
             ticket.create_revision = created.create_revision
@@ -389,11 +391,10 @@ class Line:
     def _delete_verified(self, ticket: Ticket, local: bool) -> tuple[kv.TxnResult, bool]:
         """Ask until there is an answer; also tells whether an earlier attempt may have been applied."""
         session = ticket.session
-        first = [kv.range(self.prefix, keys_only=True, oldest_first=True, limit=1)] if local else []
         request = kv.txn_request(
             [kv.create(ticket.key) == ticket.create_revision],
-            [kv.delete(ticket.key), *first],
-            [kv.get(session.key)],
+            [kv.delete(ticket.key), self._oldest] if local else [kv.delete(ticket.key)],
+            [session.read_key],
         )
         attempted = False
         pause_s = clients.FIRST_PAUSE_S

@@ -119,10 +119,10 @@ class Client:
         """A read, repeated within its deadline."""
         return self.unary(RANGE, request, messages.RangeResponse, deadline, repeatable=True)
 
-    def txn(self, request: messages.TxnRequest, deadline: Deadline) -> kv.TxnResult:
+    def txn(self, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
         """A transaction, sent once as far as anybody can know."""
         reply = self.unary(TXN, request, messages.TxnResponse, deadline)
-        return kv.txn_result(reply, reply.header.revision)
+        return kv.TxnResult(reply, reply.header.revision)
 
     def note(self, header: messages.ResponseHeader) -> None:
         """Remember the newest revision; refuse another cluster.
@@ -328,6 +328,4 @@ def _describe(method: str, request: Message) -> str:
     """The operation and its key: never a value."""
     what = method.rpartition("/")[2].lower()
     key = getattr(request, "key", b"")
-    if not key and isinstance(request, messages.TxnRequest) and request.compare:
-        key = request.compare[0].key
     return f"{what} {key.decode(errors='backslashreplace')}" if key else what

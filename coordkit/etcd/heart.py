@@ -130,7 +130,7 @@ class Heart:
                 self._client = self._common = None
 
     def _nap_s(self) -> float:
-        """Seconds until something is due; finite, for a hub with no timer at all takes that for a deadlock."""
+        """Seconds until something is due; finite, for to a hub without any timer that is a deadlock."""
         if not self._pulses:
             return LONGEST_WAIT_S
         due = min(self._next_look(pulse) for pulse in self._pulses.values())

@@ -7,7 +7,8 @@ A transaction reads like the algorithm that it is part of:
        .otherwise(kv.get(key), kv.get(session_key))
        .commit()
 
-Compares and operations carry the wire's messages, built once, when they are written down.
+Compares and operations are serialized when they are written down: constant ones can be kept, and putting a
+transaction together is no more than joining bytes (a message's fields may come in any order).
 """
 
 from __future__ import annotations
@@ -57,23 +58,28 @@ class KeyValue:
 class Compare:
     """A condition of a transaction, true or false at one revision."""
 
-    message: messages.Compare = attrs.field(repr=False)
+    key: bytes
+    encoded: bytes = attrs.field(repr=False)
 
 
 class Target:
     """The number of a key that is to be compared; 0 when the key does not exist."""
 
-    __slots__ = ("_field", "_kind", "_scope")
+    __slots__ = ("_field", "_key", "_kind", "_range_end")
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, field: str, kind: int, key: bytes, range_end: bytes = b"") -> None:
         self._field = field
         self._kind = kind
-        self._scope = {"key": key, "range_end": range_end} if range_end else {"key": key}
+        self._key = key
+        self._range_end = range_end
 
     def _compare(self, result: int, to: object) -> Compare:
-        fields: dict[str, typing.Any] = {self._field: to, **self._scope}
-        return Compare(messages.Compare(result=result, target=self._kind, **fields))
+        number: dict[str, typing.Any] = {self._field: to}
+        message = messages.Compare(
+            result=result, target=self._kind, key=self._key, range_end=self._range_end, **number
+        )
+        return Compare(self._key, _field(1, message.SerializeToString()))
 
     def __eq__(self, to: object) -> Compare:  # type: ignore[override]
         return self._compare(messages.Compare.EQUAL, to)
@@ -110,20 +116,20 @@ def value(key: bytes) -> Target:
 
 @attrs.frozen
 class Op:
-    """One operation of a transaction."""
+    """One operation of a transaction: a serialized RequestOp."""
 
-    message: messages.RequestOp = attrs.field(repr=False)
+    encoded: bytes = attrs.field(repr=False)
 
 
 def put(key: bytes, stored: bytes, lease: int = 0, prev: bool = False) -> Op:
     """Write a key; with `prev`, the result carries what was there before."""
     request = messages.PutRequest(key=key, value=stored, lease=lease, prev_kv=prev)
-    return Op(messages.RequestOp(request_put=request))
+    return Op(_field(2, request.SerializeToString()))
 
 
 def get(key: bytes) -> Op:
     """Read one key."""
-    return Op(messages.RequestOp(request_range=messages.RangeRequest(key=key)))
+    return Op(_field(1, messages.RangeRequest(key=key).SerializeToString()))
 
 
 def range(
@@ -146,7 +152,7 @@ def range(
         limit=limit,
         max_create_revision=max_create_revision,
     )
-    return Op(messages.RequestOp(request_range=request))
+    return Op(_field(1, request.SerializeToString()))
 
 
 def range_request(
@@ -177,25 +183,56 @@ def range_request(
 def delete(key: bytes, range_end: bytes = b"", prev: bool = False) -> Op:
     """Delete a key, or a range of them; with `prev`, the result carries what they were."""
     request = messages.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev)
-    return Op(messages.RequestOp(request_delete_range=request))
+    return Op(_field(3, request.SerializeToString()))
 
 
 def nested(
     when: typing.Iterable[Compare], then: typing.Iterable[Op], otherwise: typing.Iterable[Op] = ()
 ) -> Op:
     """A transaction within a transaction; its compares see the state before the outer one."""
-    return Op(messages.RequestOp(request_txn=txn_request(when, then, otherwise)))
+    return Op(_field(4, txn_request(when, then, otherwise).SerializeToString()))
+
+
+class TxnRequest:
+    """A transaction as it travels: a serialized TxnRequest."""
+
+    __slots__ = ("_encoded", "key")
+
+    def __init__(self, key: bytes, encoded: bytes) -> None:
+        #: What it is about, for error messages.
+        self.key = key
+        self._encoded = encoded
+
+    def SerializeToString(self) -> bytes:
+        """Its bytes."""
+        return self._encoded
 
 
 def txn_request(
     when: typing.Iterable[Compare], then: typing.Iterable[Op], otherwise: typing.Iterable[Op] = ()
-) -> messages.TxnRequest:
-    """A transaction as it travels."""
-    return messages.TxnRequest(
-        compare=[condition.message for condition in when],
-        success=[op.message for op in then],
-        failure=[op.message for op in otherwise],
-    )
+) -> TxnRequest:
+    """Compares and operations, put together."""
+    key = b""
+    parts = []
+    for condition in when:
+        key = key or condition.key
+        parts.append(condition.encoded)
+    parts.extend([_field(2, op.encoded) for op in then])
+    parts.extend([_field(3, op.encoded) for op in otherwise])
+    return TxnRequest(key, b"".join(parts))
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited field of a protobuf message."""
+    size = len(payload)
+    if size < 128:
+        return bytes((number << 3 | 2, size)) + payload
+    head = [number << 3 | 2]
+    while size >= 128:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + payload
 
 
 @attrs.frozen
@@ -227,25 +264,38 @@ class DeleteResult:
     prev: tuple[KeyValue, ...]
 
 
-@attrs.frozen
+Result: typing.TypeAlias = "RangeResult | PutResult | DeleteResult | TxnResult"
+
+
 class TxnResult:
     """How a transaction went: which branch ran, at which revision, with what results."""
 
-    succeeded: bool
-    revision: int
-    results: tuple[RangeResult | PutResult | DeleteResult | TxnResult, ...]
+    __slots__ = ("_responses", "revision", "succeeded")
+
+    def __init__(self, message: messages.TxnResponse, revision: int) -> None:
+        self.succeeded = message.succeeded
+        self.revision = revision
+        self._responses = message.responses
+
+    @property
+    def results(self) -> tuple[Result, ...]:
+        """The results of the branch's operations, in order."""
+        return tuple(_result(reply, self.revision) for reply in self._responses)
 
     def found(self, index: int) -> RangeResult:
         """The result of the branch's operation `index`, which is a read."""
-        result = self.results[index]
-        assert isinstance(result, RangeResult)
-        return result
+        reply = self._responses[index]
+        assert reply.HasField("response_range")
+        return range_result(reply.response_range)
 
     def inner(self, index: int) -> TxnResult:
         """The result of the branch's operation `index`, which is a nested transaction."""
-        result = self.results[index]
-        assert isinstance(result, TxnResult)
-        return result
+        reply = self._responses[index]
+        assert reply.HasField("response_txn")
+        return TxnResult(reply.response_txn, self.revision)  # a nested reply carries no revision of its own
+
+    def __repr__(self) -> str:
+        return f"TxnResult(succeeded={self.succeeded}, revision={self.revision}, results={self.results})"
 
 
 def range_result(message: messages.RangeResponse) -> RangeResult:
@@ -253,13 +303,7 @@ def range_result(message: messages.RangeResponse) -> RangeResult:
     return RangeResult(tuple(map(KeyValue.of, message.kvs)), message.more, message.count)
 
 
-def txn_result(message: messages.TxnResponse, revision: int) -> TxnResult:
-    """From the wire; a nested reply carries no revision of its own."""
-    results = tuple(_result(reply, revision) for reply in message.responses)
-    return TxnResult(message.succeeded, revision, results)
-
-
-def _result(reply: messages.ResponseOp, revision: int) -> RangeResult | PutResult | DeleteResult | TxnResult:
+def _result(reply: messages.ResponseOp, revision: int) -> Result:
     kind = reply.WhichOneof("response")
     if kind == "response_range":
         return range_result(reply.response_range)
@@ -269,7 +313,7 @@ def _result(reply: messages.ResponseOp, revision: int) -> RangeResult | PutResul
     if kind == "response_delete_range":
         deleted = reply.response_delete_range
         return DeleteResult(deleted.deleted, tuple(map(KeyValue.of, deleted.prev_kvs)))
-    return txn_result(reply.response_txn, revision)
+    return TxnResult(reply.response_txn, revision)
 
 
 class Txn:

@@ -21,14 +21,28 @@ class Hold:
         self.name = name
         self.key = key
         self.fence = fence
-        self.lost = threading.Event()
         self._since = ""
         session.hold(self, self.lose)
 
     def lose(self, since: str) -> None:
         """It is over.  Quick: it may run on a reader."""
-        self._since = self._since or since
-        self.lost.set()
+        self._since = self._since or since or "it is over"
+        if "_event" in vars(self):
+            self.lost.set()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is known to be over."""
+        return bool(self._since)
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set when it is lost."""
+        # Made when somebody asks, for most holds end unasked; setdefault is atomic.
+        event: threading.Event = vars(self).setdefault("_event", threading.Event())
+        if self._since:
+            event.set()
+        return event
 
     def end(self) -> None:
         """It was given back, or given up."""
@@ -36,7 +50,7 @@ class Hold:
 
     def check(self) -> None:
         """Raise LockLost unless it is certainly still held.  No I/O."""
-        if not self.lost.is_set():
+        if not self._since:
             try:
                 self.session.check()
             except errors.SessionLost as error:
@@ -44,12 +58,12 @@ class Hold:
             except errors.Closed as error:
                 if not self.remaining():
                     self.lose(str(error))
-        if self.lost.is_set():
+        if self._since:
             raise errors.LockLost(f"{self.name} was lost: {self._since}", self._since)
 
     def remaining(self) -> float:
         """Seconds for which it certainly stays held if nothing more is heard; 0 when lost."""
-        return 0.0 if self.lost.is_set() else self.session.remaining()
+        return 0.0 if self._since else self.session.remaining()
 
     def guard(self) -> list[kv.Compare]:
         """True exactly as long as this hold's key exists."""

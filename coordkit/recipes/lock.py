@@ -49,7 +49,7 @@ class Lock:
         self._lock = threading.Lock()
         # One, or more when some were lost and not released yet; the newest last.
         self._holds: list[Held] = []
-        self._last_lost = threading.Event()
+        self._last: holds.Hold | None = None
         self._waits: dict[waitlist.Ticket, waitlist.Line] = {}
         self._cancels = 0
         #: The revision at which the last release took effect.
@@ -113,7 +113,7 @@ class Lock:
             self._holds.remove(held)
         hold = held.hold
         hold.end()
-        if hold.lost.is_set():
+        if hold.is_lost:
             held.line.leave(held.ticket)
             hold.check()
         try:
@@ -186,7 +186,8 @@ class Lock:
     @property
     def lost(self) -> threading.Event:
         """Set when this hold is lost; one event per hold, that of the last one between holds."""
-        return self._mine().hold.lost if self._holds else self._last_lost
+        hold = self._mine().hold if self._holds else self._last
+        return threading.Event() if hold is None else hold.lost
 
     def remaining(self) -> float:
         """Seconds for which it certainly stays held if nothing more is heard; 0 when it is not held."""
@@ -284,7 +285,7 @@ class Lock:
         ticket.on_gone = hold.lose
         with self._lock:
             self._holds.append(Held(hold, line, ticket, threading.get_ident()))
-            self._last_lost = hold.lost
+            self._last = hold
 
 
 class Within:
