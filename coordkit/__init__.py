@@ -36,6 +36,7 @@ from coordkit.errors import (
     Unavailable,
     UsageError,
 )
+from coordkit.etcd import kv
 from coordkit.recipes.lock import Lock
 from coordkit.session import Session, State
 
@@ -71,4 +72,5 @@ __all__ = [
     "Unavailable",
     "UsageError",
     "connect",
+    "kv",
 ]

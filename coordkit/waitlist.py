@@ -42,6 +42,8 @@ RETRY_S = 0.2
 
 _log = logging.getLogger("coordkit")
 
+T = typing.TypeVar("T")
+
 
 class Phase(enum.Enum):
     """Where a ticket stands.  Changed under the line's lock."""
@@ -554,6 +556,16 @@ def line_at(link: Link, prefix: bytes) -> Line:
         lines = _LINES.setdefault(link, weakref.WeakValueDictionary())
     line = lines.get(prefix)
     return line if line is not None else lines.setdefault(prefix, Line(link, prefix))
+
+
+def through_outages(action: typing.Callable[[], T], deadline: Deadline) -> T:
+    """Do what may find etcd unavailable, until it works or the time is up."""
+    pause_s = clients.FIRST_PAUSE_S
+    while True:
+        try:
+            return action()
+        except errors.Unavailable as error:
+            pause_s = clients.pause(pause_s, deadline, errors.AcquireTimeout(str(error), error.outcome))
 
 
 def _weakly(method: typing.Callable[[], None]) -> typing.Callable[[], None]:

@@ -103,7 +103,7 @@ class Heart:
 
     def start(self) -> None:
         """Begin, on a native thread whatever was patched."""
-        if type(threading.Lock()).__module__.startswith("gevent"):
+        if type(threading.Lock()).__module__ != "_thread":
             from gevent import threadpool
 
             self._pool = threadpool.ThreadPool(1)

@@ -18,7 +18,6 @@ import attrs
 
 from coordkit import errors, keys, waitlist
 from coordkit.deadline import Deadline
-from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
 from coordkit.session import Session
@@ -249,7 +248,7 @@ class Lock:
     def _acquire(self, deadline: Deadline) -> None:
         cancels = self._cancels
         while True:
-            line, session = self._open_line(deadline)
+            line, session = waitlist.through_outages(self._line, deadline)
             ticket = line.join(session, deadline)
             # WAITING: our key is in line; only older keys stand before us.
             with self._lock:
@@ -269,16 +268,6 @@ class Lock:
             finally:
                 with self._lock:
                     self._waits.pop(ticket, None)
-
-    def _open_line(self, deadline: Deadline) -> tuple[waitlist.Line, Session]:
-        """The line and a session, which may have to be opened first: through an outage, too."""
-        pause_s = clients.FIRST_PAUSE_S
-        while True:
-            try:
-                return self._line()
-            except errors.Unavailable as error:
-                late = errors.AcquireTimeout(f"lock {self.name!r} was not acquired in time: {error}")
-                pause_s = clients.pause(pause_s, deadline, late)
 
     def _keep(self, line: waitlist.Line, ticket: waitlist.Ticket) -> None:
         hold = holds.Hold(ticket.session, f"lock {self.name!r}", ticket.key, ticket.create_revision)

@@ -165,7 +165,7 @@ class Channel:
     def __init__(self, sock: socket.socket, address: addresses.Address, connection: http2.Connection) -> None:
         self.address = address
         self._make_lock = threading.Lock  # tells later whether gevent patched the process since
-        self._cooperative = type(threading.Lock()).__module__.startswith("gevent")
+        self._cooperative = type(threading.Lock()).__module__ != "_thread"
         self._pid = os.getpid()
         self._sock = sock
         self._connection = connection
