@@ -130,7 +130,8 @@ class Session:
         self._epoch = 0
         self._in_epoch = kv.mod(self.key) == 0  # the compare of the epoch, kept because it is sent so often
         self.read_key = kv.get(self.key)
-        self._key_created = 0
+        self._key_created = 0  # 0: it was not put yet
+        self._watched_from = 0  # 0: the watch does not stand yet
         self._nonces = itertools.count(1)
         self._waiters: dict[channels.Waiter, None] = {}
         self._holds: dict[object, tuple[int, typing.Callable[[str], None]]] = {}
@@ -178,16 +179,20 @@ class Session:
             except errors.Unavailable as error:
                 # Repeatable: the key's name was drawn at random, and the compare holds once.
                 clients.pause(clients.FIRST_PAUSE_S, deadline, error)
-        if result.succeeded:
-            self._key_created = result.revision
-            self._enter_epoch(result.revision)
-        else:
+        created = epoch = result.revision
+        if not result.succeeded:
             mine = result.found(0).first
             if mine is None:
                 raise errors.SessionLost(f"{self}: its lease ended before it began")
-            self._key_created = mine.create_revision
-            self._enter_epoch(mine.mod_revision)
+            created, epoch = mine.create_revision, mine.mod_revision
+        self._enter_epoch(epoch)
+        with self._lock:
+            self._key_created = created
+            watched_from = self._watched_from
+        self._watch_stands(watched_from)
         self.link.attendant.add(self, self._pulse)
+        if self._state in (State.LOST, State.CLOSED):
+            self.link.attendant.remove(self._pulse)  # it ended before it was there to be removed
 
     # State.
 
@@ -291,6 +296,15 @@ class Session:
         for listener in self._listeners:
             self._announcer.submit(lambda listener=listener: listener(state))  # type: ignore[misc]
 
+    def _watch_stands(self, revision: int) -> None:
+        """The watch on the session key tells what follows `revision`."""
+        with self._lock:
+            self._watched_from = revision
+            created = self._key_created
+        # Before the key is put there is nothing to miss, and a read would take it for gone.
+        if created and revision > created:
+            self.defer(self._confirm_key)
+
     def _confirm_key(self) -> None:
         """Read the session key, because the watch may have missed its end."""
         request = messages.RangeRequest(key=self.key, count_only=True)
@@ -298,7 +312,7 @@ class Session:
             reply = self.client.read(request, Deadline.after(max(0.1, self.remaining())))
         except errors.CoordError:
             return  # the deadline rules
-        if reply.count == 0:
+        if reply.count == 0 and reply.header.revision >= self._key_created:
             self._finish(State.LOST, f"its session key was gone at revision {reply.header.revision}")
 
     # What hangs on it.
@@ -313,6 +327,9 @@ class Session:
             self._holds[hold] = (threading.get_ident(), on_lost)
             if len(self._holds) == 1:
                 self._pulse.stop_at_s = boottime() + self._terms.max_hold_s
+            ended = self._state in (State.LOST, State.CLOSED)
+        if ended:
+            on_lost(self._reason)  # it ended between the grant and this note, and told those it knew of
 
     def unhold(self, hold: object) -> None:
         """The end of `hold`."""
@@ -536,9 +553,7 @@ class _KeyWatch:
         self._session = session
 
     def on_created(self, revision: int) -> None:
-        session = self._session
-        if not session._epoch or revision > session._key_created:
-            session.defer(session._confirm_key)
+        self._session._watch_stands(revision)
 
     def on_events(self, events: list[watch.Event]) -> None:
         revision = events[-1].mod_revision
