@@ -121,7 +121,7 @@ def install(folder: pathlib.Path, extras: set[str]) -> None:
     named = ",".join(sorted(extras))
     say(f"installing coordkit[{named}] into {folder.name}: once, for a minute or so ...")
     python = str(folder / "bin" / "python")
-    pip = [python, "-I", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    pip = [python, "-I", "-m", "pip", "-qq", "--disable-pip-version-check", "install"]
     for wanted in ([LEAST_PIP], ["--editable", f".[{named}]"]):
         done = subprocess.run([*pip, *wanted], env=clean_environment(), cwd=ROOT)
         if done.returncode:
