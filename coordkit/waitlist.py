@@ -139,7 +139,7 @@ class Line:
         self._oldest = kv.range(prefix, keys_only=True, oldest_first=True, limit=1)
         self._lock = threading.Lock()
         self._tickets: dict[bytes, Ticket] = {}  # registered for strikes, by key
-        self._watch: watch.Watch | None = None
+        self._feed: _Feed | None = None  # the watch on the prefix
         #: The revision from which on the watch has told every deletion; None: it does not stand.
         self._covered_from: int | None = None
         self._read_at_s = self._used_at_s = time.monotonic()  # the last safety read; the last departure
@@ -172,9 +172,10 @@ class Line:
                 self._read(ticket, deadline)  # the reply was lost: others may have joined behind us since
             else:
                 with self._lock:
-                    ticket.phase = Phase.WAITING
-                    ticket.take(created.result.found(1), created.result.revision)
-                    self._settle(ticket)
+                    if ticket.phase is Phase.JOINING:  # GONE: deleted, and told, before this reply
+                        ticket.phase = Phase.WAITING
+                        ticket.take(created.result.found(1), created.result.revision)
+                        self._settle(ticket)
         except BaseException:
             self.leave(ticket)
             raise
@@ -251,8 +252,11 @@ class Line:
         if ticket.ahead is None:
             self._wait_far(ticket, deadline)
             return
+        if ticket.phase is Phase.JOINING:
+            self._read(ticket, deadline)  # the read behind a lost reply failed, too
+            return
         with self._lock:
-            watched, stands = self._watch is not None, self._covered_from is not None
+            watched, stands = self._feed is not None, self._covered_from is not None
             covered = self._is_covered(ticket)
         if not watched:
             self._open_watch()
@@ -301,6 +305,7 @@ class Line:
             return
         if reply.header.revision < floor:
             client.drop_channel(f"a member at revision {reply.header.revision} is behind {floor}")
+            client.wait(ticket.waiter, deadline.sooner(RETRY_S))  # where there is no other member
             return
         found = kv.range_result(reply)
         with self._lock:
@@ -340,10 +345,22 @@ class Line:
             for each in watches:
                 each.cancel()
         if ticket.phase is Phase.WAITING and not deadline.expired and not ticket.cancelled:
-            self._register(ticket)  # before the read: we may be near now
+            # Strikes, our own among them, were told to nobody since we left the register: what a read has shown
+            # since then is worth nothing without another one, which is made when we are registered again.
+            ticket.ahead = None
+            self._register(ticket)
             self._read(ticket, deadline)
 
-    # Leaving.
+    # Holding, and leaving.
+
+    def hold(self, ticket: Ticket, on_gone: typing.Callable[[str], None]) -> None:
+        """It is our turn and we take it: from now on tell `on_gone` if somebody else deletes our key."""
+        with self._lock:
+            ticket.on_gone = on_gone
+            self._tickets[ticket.key] = ticket  # who tried, or came from far back, is not there yet
+            gone = ticket.phase is Phase.GONE
+        if gone:
+            on_gone("its key was deleted as it was granted")
 
     def cancel(self, ticket: Ticket) -> None:
         """End a ticket's wait, from any thread."""
@@ -357,11 +374,12 @@ class Line:
             session = ticket.session
             session.defer(lambda: session.delete_mine(ticket.key, ticket.create_revision))
 
-    def release(self, ticket: Ticket) -> int:
+    def release(self, ticket: Ticket) -> int | None:
         """Leave the front of the line, verified.
 
         Returns:
-            The revision of the release: ours until then, without a gap.
+            The revision of the release: ours until then, without a gap.  None when the reply to it was lost:
+            released, at some revision that nobody told us.
 
         Raises:
             LockLost: Our key was gone before.
@@ -371,6 +389,7 @@ class Line:
         """
         with self._lock:
             local = any(other is not ticket for other in self._tickets.values())
+            ticket.on_gone = None  # from here on it is we who delete it, and the answer tells
         try:
             result, attempted = self._delete_verified(ticket, local)
         except BaseException:
@@ -387,7 +406,7 @@ class Line:
             and session_key is not None
             and session_key.create_revision == ticket.session.key_created
         ):
-            return result.revision  # our own earlier attempt deleted it
+            return None  # our own earlier attempt deleted it
         raise self._lost(f"its key was gone at revision {result.revision}")
 
     def _delete_verified(self, ticket: Ticket, local: bool) -> tuple[kv.TxnResult, bool]:
@@ -422,7 +441,7 @@ class Line:
             self._tickets.pop(ticket.key, None)
             was, ticket.phase = ticket.phase, Phase.LEFT
             ticket.on_gone = None
-            if self._watch is not None and not self._drop_pending:
+            if self._feed is not None and not self._drop_pending:
                 self._drop_pending = True
                 self.link.attendant.after(LINGER_S, _weakly(self._drop_watch))
             self._used_at_s = time.monotonic()
@@ -457,12 +476,12 @@ class Line:
             self._tickets.pop(ticket.key, None)
 
     def _open_watch(self) -> None:
-        made = self.link.watcher.watch_prefix(self.prefix, self, filters=(watch.NO_PUTS,))
+        feed = _Feed(self)
         with self._lock:
-            if self._watch is None:
-                self._watch = made
+            if self._feed is not None:
                 return
-        made.cancel()
+            self._feed = feed
+        feed.watch = self.link.watcher.watch_prefix(self.prefix, feed, filters=(watch.NO_PUTS,))
 
     def _drop_watch(self) -> None:
         """End the watch when nobody needed it for a while."""
@@ -472,35 +491,35 @@ class Line:
                 self.link.attendant.after(max(LINGER_S - unused_s, 1.0), _weakly(self._drop_watch))
                 return
             self._drop_pending = False
-            dropped, self._watch = self._watch, None
+            dropped, self._feed = self._feed, None
             self._covered_from = None
-        if dropped is not None:
-            dropped.cancel()
+        if dropped is not None and dropped.watch is not None:
+            dropped.watch.cancel()
 
-    def on_created(self, revision: int) -> None:
-        """The watch stands: it tells what comes after `revision`."""
+    def watch_stands(self, feed: _Feed, revision: int) -> None:
+        """The watch tells what comes after `revision`.
+
+        What another one tells, that was dropped or has not begun, says nothing about what this one covers.
+        """
         with self._lock:
-            if self._covered_from is None:
+            if feed is self._feed and self._covered_from is None:
                 self._covered_from = revision
             self._wake_all()
 
-    def on_events(self, events: list[watch.Event]) -> None:
+    def strike(self, events: list[watch.Event]) -> None:
         """Keys of the line were deleted."""
         with self._lock:
             for event in events:
                 for ticket in list(self._tickets.values()):
                     ticket.strike(event.key, event.mod_revision)
 
-    def on_gap(self, compacted: int) -> None:
+    def watch_missed(self, feed: _Feed) -> None:
         """Deletions may have been missed: a new watch, and everybody reads again."""
         with self._lock:
-            self._watch = None
-            self._covered_from = None
+            if feed is self._feed:
+                self._feed = None
+                self._covered_from = None
             self._wake_all()
-
-    def on_refused(self, error: errors.CoordError) -> None:
-        """Without a watch there are only the safety reads."""
-        _log.warning("the line %r cannot be watched: %s", self.prefix, error)
 
     def _wake_all(self) -> None:
         for ticket in self._tickets.values():
@@ -516,6 +535,27 @@ class Line:
     def is_empty(self, client: clients.Client, deadline: Deadline) -> bool:
         """Whether nobody stands in line.  Cost: 1 round trip."""
         return client.read(kv.range_request(self.prefix, count_only=True), deadline).count == 0
+
+
+class _Feed:
+    """One watch on a line's prefix."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.watch: watch.Watch | None = None
+
+    def on_created(self, revision: int) -> None:
+        self._line.watch_stands(self, revision)
+
+    def on_events(self, events: list[watch.Event]) -> None:
+        self._line.strike(events)
+
+    def on_gap(self, compacted: int) -> None:
+        self._line.watch_missed(self)
+
+    def on_refused(self, error: errors.CoordError) -> None:
+        """Without a watch there are only the safety reads."""
+        _log.warning("the line %r cannot be watched: %s", self._line.prefix, error)
 
 
 class _End:

@@ -51,7 +51,7 @@ class Lock:
         self._last: holds.Hold | None = None
         self._waits: dict[waitlist.Ticket, waitlist.Line] = {}
         self._cancels = 0
-        #: The revision at which the last release took effect.
+        #: The revision at which the last release took effect; None when the reply to it was lost.
         self.released_revision: int | None = None
 
     @classmethod
@@ -185,12 +185,14 @@ class Lock:
     @property
     def lost(self) -> threading.Event:
         """Set when this hold is lost; one event per hold, that of the last one between holds."""
-        hold = self._mine().hold if self._holds else self._last
+        held = self._newest()
+        hold = held.hold if held is not None else self._last
         return threading.Event() if hold is None else hold.lost
 
     def remaining(self) -> float:
         """Seconds for which it certainly stays held if nothing more is heard; 0 when it is not held."""
-        return self._mine().hold.remaining() if self._holds else 0.0
+        held = self._newest()
+        return held.hold.remaining() if held is not None else 0.0
 
     def check(self) -> None:
         """Raise unless it is certainly still held.  No I/O.
@@ -231,11 +233,17 @@ class Lock:
 
         A thread whose hold was lost keeps meaning that one, whoever acquired after it through this object.
         """
-        held = list(self._holds)
-        if not held:
+        held = self._newest()
+        if held is None:
             raise errors.NotHeld(f"lock {self.name!r} is not held through this object")
+        return held
+
+    def _newest(self) -> Held | None:
+        held = list(self._holds)
         me = threading.get_ident()
-        return next((each for each in held if each.owner == me), held[-1])
+        # The newest of its own: a thread that lost one and acquired again means the second; and a new thread
+        # may have the number of one that died.
+        return next((each for each in reversed(held) if each.owner == me), held[-1] if held else None)
 
     def _try(self) -> bool:
         line, session = self._line()
@@ -271,10 +279,10 @@ class Lock:
 
     def _keep(self, line: waitlist.Line, ticket: waitlist.Ticket) -> None:
         hold = holds.Hold(ticket.session, f"lock {self.name!r}", ticket.key, ticket.create_revision)
-        ticket.on_gone = hold.lose
         with self._lock:
             self._holds.append(Held(hold, line, ticket, threading.get_ident()))
             self._last = hold
+        line.hold(ticket, hold.lose)
 
 
 class Within:
