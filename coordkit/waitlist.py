@@ -209,6 +209,8 @@ class Line:
             LockLost: Our key was deleted by somebody else: join again.
         """
         session = ticket.session
+        if self._is_turn(ticket):
+            return True
         session.enlist(ticket.waiter)
         try:
             while True:

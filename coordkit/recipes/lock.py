@@ -49,6 +49,7 @@ class Lock:
         # One, or more when some were lost and not released yet; the newest last.
         self._holds: list[Held] = []
         self._last: holds.Hold | None = None
+        self._latest_line: waitlist.Line | None = None
         self._waits: dict[waitlist.Ticket, waitlist.Line] = {}
         self._cancels = 0
         #: The revision at which the last release took effect; None when the reply to it was lost.
@@ -223,10 +224,13 @@ class Lock:
 
     def _line(self) -> tuple[waitlist.Line, Session]:
         session = holds.current(self._source)
-        prefix = self._prefix
-        if prefix is None:
-            prefix = b"%s%s/" % (keys.prefix(session.link.namespace, "lock"), self._segment.encode())
-        return waitlist.line_at(session.link, prefix), session
+        line = self._latest_line
+        if line is None or line.link is not session.link:
+            prefix = self._prefix
+            if prefix is None:
+                prefix = b"%s%s/" % (keys.prefix(session.link.namespace, "lock"), self._segment.encode())
+            line = self._latest_line = waitlist.line_at(session.link, prefix)
+        return line, session
 
     def _mine(self) -> Held:
         """The hold that the calling thread means: its own, or else the newest, for any thread may release.
