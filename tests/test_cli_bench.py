@@ -265,7 +265,7 @@ class TestLockFigures:
         window = figures.Window(10_000_000, 1_010_000_000)
 
         times = figures.lock_times(holds, window)
-        found = figures.lock_figures(times, holds, window, contenders=2)
+        found = figures.lock_figures(times, contenders=2)
 
         assert found["acquisitions"] == found["acquisitions_per_s"] == 1
         assert found["wait_max_us"] == 4_000
@@ -284,7 +284,7 @@ class TestLockFigures:
         """
         A repeat in which nobody got the lock can still be told.
         """
-        found = figures.lock_figures(figures.lock_times([], WINDOW), [], WINDOW, contenders=2)
+        found = figures.lock_figures(figures.lock_times([], WINDOW), contenders=2)
 
         assert (found["acquisitions_per_s"], found["jain"]) == (0, 1)
 
@@ -300,6 +300,31 @@ class TestLockFigures:
             "hand_over_p50_x": 2,
             "cycle_x": 2,
         }
+
+    def test_slices_of_a_repeat_add_up(self):
+        """
+        Rates are of the measured time alone; nothing is handed over from slice to slice.
+        """
+        first = figures.lock_times([hold("a", 0, 1, 2, 3, 2)], WINDOW)
+        second_window = figures.Window(5_000_000_000, 6_000_000_000)
+        second = figures.lock_times([hold("b", 5000, 5001, 5002, 5003, 3)], second_window)
+
+        first.merge(second)
+        found = figures.lock_figures(first, contenders=2)
+
+        assert (found["acquisitions"], found["acquisitions_per_s"], found["jain"]) == (2, 1, 1)
+        assert "hand_overs" not in found
+
+    def test_costs_are_per_acquisition(self):
+        """
+        The server's time is shared by all holds, warm-up included; what nobody counted is not there.
+        """
+        spent = {"cpu_ns": 4_000, "calls": 4, "server_cpu_ns": 9_000}
+
+        found = figures.costs(spent, acquisitions=2, holds=3)
+
+        assert found == {"client_cpu_us": 2, "calls": 2, "server_cpu_us": 3}
+        assert figures.costs(spent, acquisitions=0, holds=0) == {}
 
     def test_repeats_are_summed_up_by_median_and_extremes(self):
         """
@@ -318,9 +343,7 @@ class TestReport:
         holds = [hold("a", 0, 1, 10, 12, fence=3), hold("b", 0, 5, 20, 21, fence=2)]
         operations = [operation for each in holds for operation in each.operations]
         times = figures.lock_times(holds, WINDOW)
-        repeat = contention.Repeat(
-            figures.lock_figures(times, holds, WINDOW, 2), times, checkers.check_lock(operations)
-        )
+        repeat = contention.Repeat(figures.lock_figures(times, 2), times, checkers.check_lock(operations))
         result = contention.Result(contention.Scenario("processes", 2), [repeat], kept="kept.jsonl")
         report = lock_report.Report(NO_SERVER, contention.Plan(repeats=1), [result])
 
@@ -549,6 +572,61 @@ class TestFloor:
         assert {"floor_hand_over_p50_us", "cycle_x"} <= two.summary().keys()
 
 
+class TestCoordkit:
+    """The real lock and the real puts, as a user runs them."""
+
+    def test_the_demo_is_fair_and_correct(self):
+        """
+        Exit status 0, with every figure that the demo promises.
+        """
+        process = cli(["demo", "--processes", "3", "--seconds", "2"], stdout=subprocess.PIPE)
+
+        shown, _ = process.communicate(timeout=50)
+
+        assert process.returncode == 0
+        text = shown.decode()
+        for words in ("acquisitions/s", "wait p99", "hand-over p50", "fairness", "floor of a hand-over"):
+            assert words in text
+        assert "correctness: overlaps 0, order inversions 0, fences rising" in text
+
+    @pytest.mark.parametrize("mode", ["threads", "greenlets"])
+    def test_contenders_of_one_process_are_measured_as_json(self, etcd, mode):
+        """
+        The document has the schema's fields.
+        """
+        words = ["bench", "lock", "--url", etcd.url, "--contenders", "4", "--mode", mode, "--json"]
+        process = cli([*words, "--seconds", "0.5", "--repeats", "1"], stdout=subprocess.PIPE)
+
+        shown, _ = process.communicate(timeout=50)
+
+        assert process.returncode == 0
+        document = json.loads(shown)
+        (scenario,) = document["scenarios"]
+        assert document["schema"] == lock_report.SCHEMA and document["clean"]
+        assert (scenario["mode"], scenario["contenders"]) == (mode, 4)
+        assert scenario["summary"]["calls"]["median"] > 0
+        assert scenario["correctness"]["holds"] >= scenario["summary"]["acquisitions"]["median"] > 0
+
+    @pytest.mark.parametrize("mode", ["threads", "gevent"])
+    def test_puts_are_measured_beside_grpcio(self, etcd, mode):
+        """
+        Each load has a row for both, a ratio and a bar.
+        """
+        pytest.importorskip("grpc")
+        words = ["bench", "wire", "--url", etcd.url, "--mode", mode, "--seconds", "0.2", "--repeats", "1"]
+        process = cli([*words, "--json"], stdout=subprocess.PIPE)
+
+        shown, _ = process.communicate(timeout=50)
+
+        assert process.returncode == 0
+        document = json.loads(shown)
+        assert [scenario["in_flight"] for scenario in document["scenarios"]] == [1, 64]
+        assert all(
+            scenario["ratios"]["grpcio"]["puts_per_s"]["median"] > 0 for scenario in document["scenarios"]
+        )
+        assert len(document["bars"]) == 2
+
+
 class TestNoServer:
     def test_without_etcd_the_demo_says_where_to_get_one(self):
         """
@@ -615,7 +693,7 @@ def test_histograms_of_repeats_are_merged():
     """
     A result's histogram is that of all its repeats.
     """
-    times = [figures.LockTimes(Histogram([n]), Histogram(), Histogram(), Histogram()) for n in (10, 20)]
+    times = [figures.LockTimes(waits=Histogram([n])) for n in (10, 20)]
     repeats = [contention.Repeat({}, each, history.Verdict(0, ())) for each in times]
 
     merged = contention.Result(contention.Scenario("threads", 1), repeats).histogram("waits")

@@ -31,7 +31,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Contend, judge, tell."""
     from coordkit.cli.bench.contention import Plan, Scenario
 
-    plan = Plan(seconds=arguments.seconds / _REPEATS, repeats=_REPEATS, warm_up_s=0.3)
+    seconds = arguments.seconds / _REPEATS
+    plan = Plan(
+        seconds,
+        _REPEATS,
+        warm_up_s=min(0.3, seconds / 2),
+        floor_seconds=min(0.5, seconds / 4),
+        floor_samples=min(200, round(100 * seconds) + 20),
+    )
     report = lock.measure(None, plan, [Scenario("processes", arguments.processes)])
     report.show()
     return 0 if report.clean else failure.VIOLATION

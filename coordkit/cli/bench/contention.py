@@ -1,13 +1,15 @@
 """One lock, many contenders: repeats of a scenario, each beside the floor of the same moment, each judged.
 
-A repeat measures the floor, lets the contenders warm up, and then counts for a fixed time. All that the
-contenders saw, warm-up included, goes to the checker.
+A repeat is cut in slices: the floor is measured, the contenders warm up, and then count for a fixed time. All
+that they saw, warm-up included, goes to the checker.
 
 Cost: a scenario starts one interpreter per process; a repeat takes warm-up, seconds, and the floor's second.
 """
 
 from __future__ import annotations
 
+import collections
+import itertools
 import os
 import pathlib
 import secrets
@@ -17,9 +19,10 @@ from collections.abc import Iterable
 import attrs
 
 from coordkit.cli import terminal
-from coordkit.cli.bench import figures, floor
+from coordkit.cli.bench import figures
 from coordkit.cli.bench.contenders import PATIENCE_S
-from coordkit.cli.bench.crew import Crew, Worker, WorkerDied
+from coordkit.cli.bench.crew import Crew, WorkerDied
+from coordkit.cli.bench.floor_crew import FloorCrew
 from coordkit.cli.bench.histogram import Histogram
 from coordkit.cli.bench.server import Server
 from coordkit.testing import checkers, history
@@ -42,6 +45,11 @@ class Scenario:
         if self.contenders > 1:
             return f"{self.contenders} {self.mode}"
         return "uncontended" if self.mode == "processes" else f"uncontended, {self.mode}"
+
+    @property
+    def slices(self) -> int:
+        """Into how many slices a repeat is cut, each beside a slice of the floor."""
+        return 5 if self.contenders == 1 else 2  # fewer where each has a queue to form first
 
     def teams(self) -> list[list[str]]:
         """The contenders' labels, process by process."""
@@ -126,16 +134,8 @@ class _Bench:
     ) -> None:
         self._server, self._scenario, self._plan = server, scenario, plan
         self._folder, self._crew = folder, crew
-        self._rounds = 0
-        self._floors: dict[str, Worker] = {}
-        if server.endpoint is not None:
-            roles = ("pair-floor", "delete-floor", "watch-floor")[: 3 if scenario.contenders > 1 else 1]
-            folders = dict.fromkeys(roles, f"/coordkit-floor/{secrets.token_hex(4)}")
-            folders["pair-floor"] += "-pair"  # a line of its own, which the watch does not see
-            self._floors = {
-                role: crew.hire(role, role, {"endpoint": server.endpoint, "folder": folders[role]})
-                for role in roles
-            }
+        self._rounds = itertools.count()
+        self._floors = FloorCrew(server.endpoint, scenario.contenders > 1, crew)
         lock = {"url": server.url, "name": f"bench-{secrets.token_hex(4)}", "hold_s": plan.hold_s}
         patched = scenario.mode == "greenlets"
         self._contenders = [
@@ -149,58 +149,43 @@ class _Bench:
         return self._plan.warm_up_s + self._plan.seconds + 2 * self._plan.floor_seconds
 
     def repeat(self) -> Repeat:
-        """The floor, then the contenders."""
-        self._rounds += 1
-        floors = self._measure_floors()
-        start_ns = clock_ns() + _HEAD_START_NS
-        measure_ns = start_ns + round(self._plan.warm_up_s * 1e9)
-        window = figures.Window(measure_ns, measure_ns + round(self._plan.seconds * 1e9))
-        server_before = self._server.cpu_s()
-        spent = self._contend(start_ns, window)
-        server_after = self._server.cpu_s()
+        """In slices, so that contenders and floor share the machine's moods."""
+        slices = self._scenario.slices
+        times = figures.LockTimes()
+        history: list[Operation] = []
+        spent: collections.Counter[str] = collections.Counter()
+        for _ in range(slices):
+            self._floors.measure(self._plan.floor_seconds / slices, self._plan.floor_samples // slices)
+            start_ns = clock_ns() + _HEAD_START_NS
+            measure_ns = start_ns + round(self._plan.warm_up_s / slices * 1e9)
+            window = figures.Window(measure_ns, measure_ns + round(self._plan.seconds / slices * 1e9))
+            operations = self._contend(start_ns, window, spent)
+            times.merge(figures.lock_times(checkers.holds_of(operations), window))
+            history += operations
 
-        operations = load_all(self._folder.glob(f"history-{self._rounds}-*.jsonl"))
-        holds = checkers.holds_of(operations)
-        times = figures.lock_times(holds, window)
-        found = figures.lock_figures(times, holds, window, self._scenario.contenders)
-        found |= figures.costs(spent, found["acquisitions"])
-        if server_before is not None and server_after is not None and holds:
-            found["server_cpu_us"] = (server_after - server_before) * 1e6 / len(holds)
-        found |= {**floors, **figures.multiples(found, floors)}
-        return Repeat(found, times, checkers.check_lock(operations))
+        verdict = checkers.check_lock(history)
+        found = figures.lock_figures(times, self._scenario.contenders)
+        found |= figures.costs(spent, found["acquisitions"], verdict.holds)
+        floors = self._floors.take()
+        return Repeat({**found, **floors, **figures.multiples(found, floors)}, times, verdict)
 
-    def _contend(self, start_ns: int, window: figures.Window) -> dict[str, int]:
-        """Let them contend; what all of them spent within the window."""
-        orders = {
-            worker: {
-                "start_ns": start_ns,
-                "measure_ns": window.start_ns,
-                "until_ns": window.end_ns,
-                "history_path": str(self._folder / f"history-{self._rounds}-{worker.name}.jsonl"),
-            }
-            for worker in self._contenders
+    def _contend(
+        self, start_ns: int, window: figures.Window, spent: collections.Counter[str]
+    ) -> list[Operation]:
+        """Let them contend for one slice; what they saw, and into `spent` what it cost within the window."""
+        number = next(self._rounds)
+        paths = {
+            worker: self._folder / f"history-{number}-{worker.name}.jsonl" for worker in self._contenders
         }
+        moments = {"start_ns": start_ns, "measure_ns": window.start_ns, "until_ns": window.end_ns}
+        orders = {worker: {**moments, "history_path": str(path)} for worker, path in paths.items()}
+        server_before = self._server.cpu_ns()
         limit_s = self._plan.warm_up_s + self._plan.seconds + PATIENCE_S + 10
-        spent = self._crew.work(orders, limit_s)
-        return {name: sum(each[name] for each in spent) for name in spent[0]}
-
-    def _measure_floors(self) -> figures.Figures:
-        """The floor of a pair; with several contenders that of a hand-over too."""
-        if not self._floors:
-            return {}
-        found: figures.Figures = {}
-        limit_s = self._plan.floor_seconds + 20
-        end_ns = clock_ns() + round(self._plan.floor_seconds * 1e9)
-        (pairs,) = self._crew.work({self._floors["pair-floor"]: {"until_ns": end_ns}}, limit_s)
-        both = zip(pairs["joins_ns"], pairs["releases_ns"], strict=True)
-        found |= figures.percentiles("floor_wait", Histogram(pairs["joins_ns"]))
-        found |= figures.percentiles("floor_pair", Histogram(join + release for join, release in both))
-        if "watch-floor" in self._floors:
-            order = {"samples": self._plan.floor_samples}
-            workers = (self._floors["delete-floor"], self._floors["watch-floor"])
-            deleted, seen = self._crew.work(dict.fromkeys(workers, order), limit_s)
-            found |= figures.percentiles("floor_hand_over", Histogram(floor.hand_overs_ns(deleted, seen)))
-        return found
+        for answer in self._crew.work(orders, limit_s):
+            spent.update(answer)
+        if server_before is not None:
+            spent["server_cpu_ns"] += (self._server.cpu_ns() or 0) - server_before
+        return load_all(paths.values())
 
 
 def load_all(paths: Iterable[pathlib.Path]) -> list[Operation]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
@@ -37,37 +37,51 @@ class Window:
         return (self.end_ns - self.start_ns) / 1e9
 
 
-@attrs.frozen
+@attrs.define
 class LockTimes:
-    """What one repeat of a lock benchmark took, in nanoseconds."""
+    """What was measured of a lock; durations in nanoseconds."""
 
-    waits: Histogram  # acquire called -> it returned
-    pairs: Histogram  # the time spent in acquire and in release, together
-    hand_overs: Histogram  # release called -> the next holder runs, where that one stood in line
-    returns: Histogram  # release called -> the same contender holds again
+    waits: Histogram = attrs.Factory(Histogram)  # acquire called -> it returned
+    pairs: Histogram = attrs.Factory(Histogram)  # the time spent in acquire and in release, together
+    #: Release called -> the next holder runs, where that one stood in line.
+    hand_overs: Histogram = attrs.Factory(Histogram)
+    returns: Histogram = attrs.Factory(Histogram)  # release called -> the same contender holds again
+    shares: collections.Counter[str] = attrs.Factory(collections.Counter)  # acquisitions by contender
+    seconds: float = 0.0
+
+    def merge(self, other: LockTimes) -> None:
+        """Add another slice."""
+        for name in ("waits", "pairs", "hand_overs", "returns"):
+            getattr(self, name).merge(getattr(other, name))
+        self.shares.update(other.shares)
+        self.seconds += other.seconds
 
 
 def lock_times(holds: Sequence[Hold], window: Window) -> LockTimes:
-    """Durations of what was completed in the window."""
+    """What was completed in the window; holds come in the order of their fences."""
     measured = [hold for hold in holds if hold.clock[0] in window]
     pairs = (_pair_ns(hold) for hold in measured)
-    returns = itertools.chain.from_iterable(_returns_ns(own) for own in _by_contender(measured).values())
+    by_contender: dict[str, list[Hold]] = collections.defaultdict(list)
+    for hold in measured:
+        by_contender[hold.acquire.contender].append(hold)
     return LockTimes(
         waits=Histogram(hold.clock[0] - hold.acquire.invoked_ns for hold in measured),
         pairs=Histogram(pair for pair in pairs if pair is not None),
         hand_overs=Histogram(_hand_overs_ns(holds, window)),
-        returns=Histogram(returns),
+        returns=Histogram(gap for own in by_contender.values() for gap in _returns_ns(own)),
+        shares=collections.Counter({who: len(own) for who, own in by_contender.items()}),
+        seconds=window.seconds,
     )
 
 
-def lock_figures(times: LockTimes, holds: Sequence[Hold], window: Window, contenders: int) -> Figures:
+def lock_figures(times: LockTimes, contenders: int) -> Figures:
     """The figures of one repeat, without those that are multiples."""
-    measured = [hold for hold in holds if hold.clock[0] in window]
-    shares = [len(own) for own in _by_contender(measured).values()]
+    acquisitions = times.shares.total()
+    shares = [*times.shares.values(), *[0] * (contenders - len(times.shares))]
     figures: Figures = {
-        "acquisitions": len(measured),
-        "acquisitions_per_s": len(measured) / window.seconds,
-        "jain": jain(shares + [0] * (contenders - len(shares))),
+        "acquisitions": acquisitions,
+        "acquisitions_per_s": acquisitions / times.seconds,
+        "jain": jain(shares),
         **percentiles("wait", times.waits),
         **percentiles("pair", times.pairs),
     }
@@ -78,12 +92,18 @@ def lock_figures(times: LockTimes, holds: Sequence[Hold], window: Window, conten
     return figures
 
 
-def costs(spent: Mapping[str, int], acquisitions: float) -> Figures:
-    """What a process counted, per acquisition; a count that it does not have is left out."""
+def costs(spent: Mapping[str, int], acquisitions: float, holds: int) -> Figures:
+    """What was spent per acquisition; a count that nobody kept is left out.
+
+    The server's time is that of all `holds`, for it is counted with the warm-up.
+    """
     if not acquisitions:
         return {}
-    found = {name: total / acquisitions for name, total in spent.items() if name != "cpu_ns"}
-    return {"client_cpu_us": spent["cpu_ns"] / 1e3 / acquisitions, **found}
+    names = {"cpu_ns": "client_cpu_us", "server_cpu_ns": "server_cpu_us"}
+    found = {names.get(name, name): total / acquisitions for name, total in spent.items()}
+    if "server_cpu_us" in found:
+        found["server_cpu_us"] = spent["server_cpu_ns"] / holds
+    return {name: total / 1e3 if name.endswith("_us") else total for name, total in found.items()}
 
 
 def percentiles(name: str, histogram: Histogram) -> Figures:
@@ -160,10 +180,3 @@ def _returns_ns(own: Sequence[Hold]) -> Iterator[int]:
 def _gap_ns(hold: Hold, following: Hold) -> int:
     """From the call to release to the next grant; none where they overlap, which the checker tells."""
     return max(0, following.clock[0] - hold.clock[1])
-
-
-def _by_contender(holds: Iterable[Hold]) -> dict[tuple[int, str], list[Hold]]:
-    found: dict[tuple[int, str], list[Hold]] = collections.defaultdict(list)
-    for hold in holds:
-        found[hold.acquire.process, hold.acquire.contender].append(hold)
-    return found
