@@ -13,7 +13,7 @@ import weakref
 
 from coordkit import errors, settings
 from coordkit import session as sessions
-from coordkit.deadline import Deadline
+from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
 from coordkit.recipes import lock as locks
@@ -110,16 +110,20 @@ class Coordinator:
 
         Cost: 2 commits when it is opened.
         """
+        return self._session_by(NEVER)
+
+    def _session_by(self, deadline: Deadline) -> sessions.Session:
         session = self._session
         if session is not None and session.state in _ALIVE:
             return session
         self._check_open()
-        if not self._opening.acquire(timeout=self.settings.options.timeout_s):
+        limit = deadline.sooner(self.settings.options.timeout_s)
+        if not self._opening.acquire(timeout=limit.wait_s()):
             raise errors.Unavailable("another caller is still opening the session")
         try:
             session = self._session
             if session is None or session.state not in _ALIVE:
-                self._session = session = sessions.Session.open(self._link, self.settings.terms)
+                self._session = session = sessions.Session.open(self._link, self.settings.terms, limit)
             return session
         finally:
             self._opening.release()
@@ -151,7 +155,7 @@ class Coordinator:
 
     def lock(self, name: str) -> locks.Lock:
         """A fair lock.  Cost: none until it is used."""
-        return locks.Lock(lambda: self.session, name)
+        return locks.Lock(self._session_by, name)
 
     # The end.
 

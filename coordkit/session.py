@@ -159,7 +159,9 @@ class Session:
         try:
             session._begin(deadline)
         except BaseException:
-            session._end(State.CLOSED, "it could not be opened")
+            session._end(State.CLOSED, "it could not be opened", revoke=False)
+            # In the background: the caller's time may be up.
+            session.defer(lambda: session._revoke(NEVER.sooner(link.client.options.timeout_s)))
             raise
         return session
 

@@ -347,8 +347,8 @@ class Line:
             for each in watches:
                 each.cancel()
         if ticket.phase is Phase.WAITING and not deadline.expired and not ticket.cancelled:
-            # Strikes, our own among them, were told to nobody since we left the register: what a read has shown
-            # since then is worth nothing without another one, which is made when we are registered again.
+            # Strikes, our own among them, were told to nobody since we left the register: what a read showed
+            # since then is worth nothing without another one, made when we are registered again.
             ticket.ahead = None
             self._register(ticket)
             self._read(ticket, deadline)

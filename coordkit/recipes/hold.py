@@ -6,11 +6,12 @@ import threading
 import typing
 
 from coordkit import errors
+from coordkit.deadline import Deadline
 from coordkit.etcd import kv
 from coordkit.session import Session
 
-#: A session, or where to get the current one: a coordinator opens another after a loss.
-Source = Session | typing.Callable[[], Session]
+#: A session, or where to get the current one: a coordinator opens another after a loss, within a deadline.
+Source = Session | typing.Callable[[Deadline], Session]
 
 
 class Hold:
@@ -70,9 +71,9 @@ class Hold:
         return [kv.create(self.key) == self.fence]
 
 
-def current(source: Source) -> Session:
+def current(source: Source, deadline: Deadline) -> Session:
     """The session to use now."""
-    return source if isinstance(source, Session) else source()
+    return source if isinstance(source, Session) else source(deadline)
 
 
 def attach(loss: errors.CoordError, to: BaseException) -> None:

@@ -17,7 +17,7 @@ import typing
 import attrs
 
 from coordkit import errors, keys, waitlist
-from coordkit.deadline import Deadline
+from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
 from coordkit.session import Session
@@ -65,7 +65,10 @@ class Lock:
             raise errors.InvalidName(f"prefix must be a str that is not empty, not {prefix!r}")
         lock = cls(session, "at")
         lock.name = prefix
-        lock._prefix = prefix.encode() + b"/"
+        try:
+            lock._prefix = prefix.encode() + b"/"
+        except UnicodeEncodeError as error:
+            raise errors.InvalidName(f"prefix {prefix!r} cannot be encoded as UTF-8") from error
         return lock
 
     # The contract of threading.Lock.
@@ -95,8 +98,8 @@ class Lock:
             return self._try()
         try:
             self._acquire(deadline)
-        except errors.DeadlineExceeded:
-            return False
+        except (errors.DeadlineExceeded, errors.Unavailable):
+            return False  # an outage, too, was waited out as long as there was time
         return True
 
     def release(self) -> None:
@@ -124,7 +127,7 @@ class Lock:
 
     def locked(self) -> bool:
         """Whether anybody holds or awaits it, in any process.  Cost: 1 round trip."""
-        line, session = self._line()
+        line, session = self._line(NEVER)
         return not line.is_empty(session.client, session.client.deadline(None))
 
     def __enter__(self) -> Lock:
@@ -161,7 +164,7 @@ class Lock:
 
     def contenders(self) -> list[waitlist.Contender]:
         """Who holds it, then who waits, in order.  Cost: 1 round trip."""
-        line, session = self._line()
+        line, session = self._line(NEVER)
         return line.contenders(session, session.client.deadline(None))
 
     @property
@@ -222,8 +225,8 @@ class Lock:
 
     # How.
 
-    def _line(self) -> tuple[waitlist.Line, Session]:
-        session = holds.current(self._source)
+    def _line(self, deadline: Deadline) -> tuple[waitlist.Line, Session]:
+        session = holds.current(self._source, deadline)
         line = self._latest_line
         if line is None or line.link is not session.link:
             prefix = self._prefix
@@ -250,7 +253,7 @@ class Lock:
         return next((each for each in reversed(held) if each.owner == me), held[-1] if held else None)
 
     def _try(self) -> bool:
-        line, session = self._line()
+        line, session = self._line(NEVER)
         ticket = line.try_join(session, session.client.deadline(None))
         if ticket is None:
             return False
@@ -260,7 +263,7 @@ class Lock:
     def _acquire(self, deadline: Deadline) -> None:
         cancels = self._cancels
         while True:
-            line, session = waitlist.through_outages(self._line, deadline)
+            line, session = waitlist.through_outages(lambda: self._line(deadline), deadline)
             ticket = line.join(session, deadline)
             # WAITING: our key is in line; only older keys stand before us.
             with self._lock:
