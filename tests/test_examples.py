@@ -1,0 +1,150 @@
+"""The examples run, say what they promise, and leave nothing behind; in plain threads and under gevent."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+from coordkit.testing import loopback
+
+EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
+PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "etcd_server.py")
+PRELUDE = "from gevent import monkey; monkey.patch_all(); assert monkey.is_module_patched('socket')\n"
+LOG_LINE = re.compile(
+    r"(?P<time>\S+) (?P<level>[A-Z]+) quickstart\.py:(?P<line>\d+) (?P<caller>\w+): (?P<text>.*)"
+)
+
+
+@pytest.fixture
+def script(tmp_path, mode):
+    """The path of an example; under gevent that of a copy which patches itself, and its workers."""
+
+    def find(name: str) -> pathlib.Path:
+        if mode == "threads":
+            return EXAMPLES / name
+        copy = tmp_path / name
+        copy.write_text(PRELUDE + (EXAMPLES / name).read_text())
+        return copy
+
+    return find
+
+
+@pytest.fixture
+def run(script):
+    """Runs an example to its end: `run(name, *arguments)`."""
+
+    def start(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("COORDKIT_")}
+        path = os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES)])
+        return subprocess.run(
+            [sys.executable, str(script(name)), *arguments],
+            env={**inherited, "PYTHONPATH": path, **variables},
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+
+    return start
+
+
+@pytest.fixture
+def url(etcd, namespace, coord):
+    """Of the server; when the test is over, there must be no key that was not there before."""
+    before = {found.key for found in coord.kv.range("")}
+    yield f"etcd://{etcd.endpoint}/{namespace}"
+    assert {found.key for found in coord.kv.range("")} - before == set()
+
+
+class TestQuickstart:
+    def test_each_step_is_logged_with_time_level_and_caller(self, run, script, url):
+        """
+        Times are ISO 8601 with an offset; file, line and function are those of the logging call.
+        """
+        done = run("quickstart.py", url)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = [LOG_LINE.fullmatch(line) for line in done.stdout.splitlines()]
+        assert all(lines), done.stdout
+        assert all(datetime.datetime.fromisoformat(line["time"]).utcoffset() is not None for line in lines)
+        source = script("quickstart.py").read_text().splitlines()
+        assert all("log.info(" in source[int(line["line"]) - 1] for line in lines)
+        assert {(line["level"], line["caller"]) for line in lines} == {
+            ("INFO", "main"),
+            ("INFO", "keys"),
+            ("INFO", "mutex"),
+        }
+
+    def test_it_writes_reads_deletes_locks_and_unlocks(self, run, url):
+        """
+        In this order; the lock has a fence.
+        """
+        done = run("quickstart.py", url)
+
+        told = [LOG_LINE.fullmatch(line)["text"].split(" ")[0] for line in done.stdout.splitlines()]
+        assert told == [
+            "connected:", *["put"] * 3, *["read"] * 3, "deleted", "locked", "unlocked", "disconnected",
+        ]  # fmt: skip
+        assert re.search(r"locked /funtester/: fence [1-9]\d*, ours for another \d\.\d s", done.stdout)
+
+
+class TestCriticalSection:
+    @pytest.mark.parametrize("store", ["file", "etcd"])
+    def test_no_addition_is_lost(self, run, url, store):
+        """
+        Three processes add eight times each.
+        """
+        arguments = ("--store", store, "--workers", "3", "--rounds", "8")
+
+        done = run("critical_section.py", *arguments, COORDKIT_URL=url)
+
+        assert done.stdout == (
+            f"3 processes x 8 additions, counter in {store}: 24 of 24, exit statuses [0, 0, 0]: correct\n"
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestGevent:
+    def test_greenlets_exclude_each_other_and_computing_does_not_cost_the_lock(self, run, url):
+        """
+        The second line is printed only if the lock was verified to be ours at its release.
+        """
+        done = run("gevent_critical_section.py", url)
+
+        assert done.stdout.splitlines() == [
+            "8 greenlets x 5 deposits: 40 of 40: correct",
+            "computed for 3.0 s with a lease of 2 s: the lock was ours to the end",
+        ]
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+class TestWithoutAServer:
+    def test_a_server_that_is_not_there_is_named_with_ways_to_get_one(self, run, program):
+        """
+        No traceback: what was tried, what to do, and exit status 69.
+        """
+        (port,) = loopback.free_ports(1)
+
+        done = run(program, f"etcd://127.0.0.1:{port}/nobody", COORDKIT_TIMEOUT="0.5")
+
+        assert (done.returncode, done.stdout) == (69, "")
+        assert f"127.0.0.1:{port}" in done.stderr.splitlines()[0]
+        assert "make demo" in done.stderr
+        assert "coordkit[etcd]" in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_without_a_url_nothing_is_started(self, run, program):
+        """
+        The message names the variable, and the three steps to a server.
+        """
+        done = run(program)
+
+        assert (done.returncode, done.stdout) == (69, "")
+        assert "COORDKIT_URL is not set" in done.stderr
+        assert f"{program} etcd://127.0.0.1:2379/examples" in done.stderr
