@@ -462,43 +462,48 @@ class Session:
             self._see_key(result.found(offset).first)
             return result.found(offset + 1).first
 
-    def withdraw(self, key: bytes, epoch: int) -> None:
+    def withdraw(self, key: bytes, epoch: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
         """Delete a key of ours and end the epoch that its creates compared, until that is certain.
 
-        Runs in the background; ends at the latest with the session, whose lease takes the key.
+        Runs in the background, an attempt at a time; ends at the latest with the session, whose lease takes
+        the key.
         """
+        if self._state in (State.LOST, State.CLOSED):
+            return
         bump = kv.txn_request(
             [kv.mod(self.key) == epoch],
-            [kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), kv.get(self.key)],
-            [kv.get(self.key)],
+            [kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), self.read_key],
+            [self.read_key],
         )
         bare = kv.txn_request([], [kv.delete(key)])
-        pause_s = clients.FIRST_PAUSE_S
-        while self._state not in (State.LOST, State.CLOSED):
-            limit = NEVER.sooner(self.client.options.timeout_s)
-            try:
-                result = self.client.txn(bump, limit)
-                self._see_key(result.found(2 if result.succeeded else 0).first)
-                if not result.succeeded:
-                    self.client.txn(bare, limit)  # the epoch was over already: no copy can come any more
-                return
-            except errors.QuotaExceeded:
-                # Out of space no put passes, but deletes do: keep deleting, until a bump ends the doubt.
-                self._try_txn(bare, limit)
-            except errors.SessionLost:
-                return
-            except errors.CoordError as error:
-                _log.debug("%r: withdrawing %r: %s", self, key, error)
-            pause_s = self._nap(pause_s)
+        limit = NEVER.sooner(self.client.options.timeout_s)
+        try:
+            result = self.client.txn(bump, limit)
+            self._see_key(result.found(2 if result.succeeded else 0).first)
+            if not result.succeeded:
+                self.client.txn(bare, limit)  # the epoch was over already: no copy can come any more
+            return
+        except errors.QuotaExceeded:
+            # Out of space no put passes, but deletes do: keep deleting, until a bump ends the doubt.
+            self._try_txn(bare, limit)
+        except errors.SessionLost:
+            return
+        except errors.CoordError as error:
+            _log.debug("%r: withdrawing %r: %s", self, key, error)
+        self._defer_again(lambda next_s: self.withdraw(key, epoch, next_s), pause_s)
 
-    def delete_mine(self, key: bytes, create_revision: int) -> None:
+    def delete_mine(self, key: bytes, create_revision: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
         """Delete a key whose create is certain, until that is certain too; in the background."""
+        if self._state in (State.LOST, State.CLOSED):
+            return
         request = kv.txn_request([kv.create(key) == create_revision], [kv.delete(key)])
-        pause_s = clients.FIRST_PAUSE_S
-        while self._state not in (State.LOST, State.CLOSED):
-            if self._try_txn(request, NEVER.sooner(self.client.options.timeout_s)):
-                return
-            pause_s = self._nap(pause_s)
+        if not self._try_txn(request, NEVER.sooner(self.client.options.timeout_s)):
+            self._defer_again(lambda next_s: self.delete_mine(key, create_revision, next_s), pause_s)
+
+    def _defer_again(self, job: typing.Callable[[float], None], pause_s: float) -> None:
+        """Let the other jobs of the background have their turn before this one's next."""
+        next_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
+        self.link.attendant.after(pause_s, lambda: self.defer(lambda: job(next_s)))
 
     def _try_txn(self, request: kv.TxnRequest, limit: Deadline) -> bool:
         try:
@@ -507,10 +512,6 @@ class Session:
         except errors.CoordError as error:
             _log.debug("%r: %s", self, error)
             return False
-
-    def _nap(self, pause_s: float) -> float:
-        self.lost.wait(pause_s)
-        return min(pause_s * 2, clients.LONGEST_PAUSE_S)
 
     @property
     def key_created(self) -> int:

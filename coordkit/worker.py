@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
+import logging
 import threading
 import typing
 
 Job = typing.Callable[[], None]
+
+_log = logging.getLogger("coordkit")
 
 
 class Worker:
@@ -37,4 +40,8 @@ class Worker:
                     self._running = False
                     return
                 job = self._jobs.popleft()
-            job()
+            try:
+                job()
+            except Exception:
+                # A listener's mistake, say: it must not keep the next jobs from their turn.
+                _log.exception("a job of the thread %s failed", self._name)
