@@ -13,6 +13,7 @@ import pytest
 
 from coordkit import errors
 from coordkit.testing import EtcdFailed, EtcdNotFound, LocalEtcd, etcd_program, lifeline, loopback
+from coordkit.testing.processes import lives, states
 
 STARTS_ONE_AND_WAITS = """
     import sys
@@ -45,12 +46,6 @@ def etcdctl(server, *words: str) -> str:
     command = [server.etcdctl, f"--endpoints={server.endpoint}", "--dial-timeout=10s", *words]
     environment = {**os.environ, "ETCDCTL_API": "3"}
     return subprocess.check_output(command, env=environment, stderr=subprocess.STDOUT, timeout=30, text=True)
-
-
-def lives(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for yet does not."""
-    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return done.stdout.strip()[:1] not in ("", "Z")
 
 
 def health(server) -> object:
@@ -190,6 +185,7 @@ class TestCommands:
         pause() leaves the connections open and stops the answers.
         """
         server.pause()
+        assert states(server.pid) == {"T"}
         assert server.running
         assert health(server) is None
 

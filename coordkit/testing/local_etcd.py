@@ -19,7 +19,7 @@ import types
 from collections.abc import Mapping, Sequence
 
 from coordkit import deadline, errors
-from coordkit.testing import etcd_program, lifeline, loopback
+from coordkit.testing import etcd_program, lifeline, loopback, processes
 
 
 class EtcdFailed(errors.CoordError):
@@ -106,7 +106,9 @@ class LocalEtcd:
     @property
     def pid(self) -> int:
         """The server's process id; another one after each start."""
-        return self._living().pid
+        if self._server is None or self._server.poll() is not None:
+            raise errors.UsageError("this etcd is not running")
+        return self._server.pid
 
     @property
     def folder(self) -> pathlib.Path:
@@ -161,18 +163,13 @@ class LocalEtcd:
 
     def pause(self) -> None:
         """SIGSTOP: its connections stay open and nothing answers."""
-        self._living().send_signal(signal.SIGSTOP)
+        processes.pause(self.pid)
 
     def resume(self) -> None:
         """SIGCONT."""
-        self._living().send_signal(signal.SIGCONT)
+        processes.resume(self.pid)
 
     # --- how
-
-    def _living(self) -> subprocess.Popen[bytes]:
-        if self._server is None or self._server.poll() is not None:
-            raise errors.UsageError("this etcd is not running")
-        return self._server
 
     def _start(self, limit: deadline.Deadline, choose_ports: bool) -> None:
         """Spawn until one lives: a port that was free a moment ago can be taken by now."""
