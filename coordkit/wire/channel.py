@@ -29,7 +29,7 @@ import attrs
 from coordkit import errors
 from coordkit.deadline import NEVER, Deadline
 from coordkit.wire import address as addresses
-from coordkit.wire import grpc, http2
+from coordkit.wire import grpc, http2, tls
 
 SILENCE_S = 10.0  # without a byte while streams are open: ask
 PONG_S = 5.0  # without an answer: the connection is dead
@@ -162,13 +162,20 @@ class _Standby(Waiter):
 class Channel:
     """A connection.  Made by `connect`; once closed, for whatever reason, it stays closed."""
 
-    def __init__(self, sock: socket.socket, address: addresses.Address, connection: http2.Connection) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        address: addresses.Address,
+        connection: http2.Connection,
+        shield: tls.Shield | None = None,
+    ) -> None:
         self.address = address
         self._make_lock = threading.Lock  # tells later whether gevent patched the process since
         self._cooperative = type(threading.Lock()).__module__ != "_thread"
         self._pid = os.getpid()
         self._sock = sock
         self._connection = connection
+        self._shield = shield
         self._mutex = threading.Lock()
         self._role = threading.Lock()
         self._write_lock = threading.Lock()
@@ -190,7 +197,8 @@ class Channel:
         self._torn_write = False  # the same of the writer
         self._torn = False  # bytes are between the kernel and our state: an interruption here is fatal
         self._closed: str | None = None
-        self._sent_bytes = 0
+        self._sent_bytes = 0  # as the kernel took them
+        self._taken_bytes = 0  # as HTTP/2 queued them: under TLS the two do not compare
         self._received_bytes = 0
         self._received_at = time.monotonic()
         self._pinged_by_peer_at = 0.0
@@ -214,25 +222,34 @@ class Channel:
         _CHANNELS.add(self)
 
     @classmethod
-    def connect(cls, address: addresses.Address, deadline: Deadline = NEVER) -> Channel:
+    def connect(
+        cls,
+        address: addresses.Address,
+        deadline: Deadline = NEVER,
+        credentials: tls.Credentials = tls.NO_CREDENTIALS,
+    ) -> Channel:
         """Dial, and wait until the peer has shown that it speaks HTTP/2.
 
         Raises:
             CallFailed: With code UNAVAILABLE and outcome NONE; the message says what was met.
+            InvalidValue: A certificate's file cannot be used.
         """
         connection = http2.Connection()
+        shield = tls.Shield(credentials, address.host or "localhost") if address.tls else None
         try:
             sock = _dial(address, deadline)
             try:
-                sent = _greet(sock, connection, deadline)
-                channel = cls(sock, address, connection)
+                if shield is not None:
+                    _shake_hands(sock, shield, deadline)
+                sent = _greet(sock, connection, shield, deadline)
+                channel = cls(sock, address, connection, shield)
             except BaseException:
                 sock.close()
                 raise
         except (OSError, http2.ProtocolError) as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
             raise _failed("connect", f"{address}: {reason}", errors.Outcome.NONE) from error
-        channel._sent_bytes = sent
+        channel._sent_bytes = channel._taken_bytes = sent
         if channel._cooperative:
             channel._start_standby()
         return channel
@@ -403,7 +420,8 @@ class Channel:
         A request whose last byte did not leave this process cannot have been applied.
         """
         end = None if call.stream is None else call.stream.end_offset
-        sent = end is not None and end <= self._sent_bytes
+        reached = self._sent_bytes if self._shield is None else self._taken_bytes
+        sent = end is not None and end <= reached
         return errors.Outcome.UNKNOWN if sent else errors.Outcome.NONE
 
     def _timed_out(self, call: _Call) -> grpc.CallFailed:
@@ -572,7 +590,7 @@ class Channel:
                 self._torn = False
                 self._watch_silence()
                 return False
-            self._take(data)
+            self._take(data if self._shield is None or not data else self._shield.decrypt(data))
             self._torn = False
         except OSError as error:
             self._torn = False
@@ -626,8 +644,9 @@ class Channel:
             return math.inf
         return left_s
 
-    def _take(self, data: bytes) -> None:
-        if not data:
+    def _take(self, data: bytes | None) -> None:
+        """What came; nothing at all means the end, unless TLS has only a part of a record yet."""
+        if not data and (self._shield is None or data is None):
             return self._fail("the server closed the connection")
         self._received_bytes += len(data)
         self._received_at = time.monotonic()
@@ -716,6 +735,9 @@ class Channel:
             if not self._unsent:
                 with self._mutex:
                     self._unsent = self._connection.take_output()
+                    self._taken_bytes += len(self._unsent)
+                if self._unsent and self._shield is not None:
+                    self._unsent = self._shield.encrypt(self._unsent)
                 if not self._unsent:
                     return True
             try:
@@ -830,16 +852,43 @@ def _dial(address: addresses.Address, deadline: Deadline) -> socket.socket:
     return sock
 
 
-def _greet(sock: socket.socket, connection: http2.Connection, deadline: Deadline) -> int:
-    """Exchange prefaces; returns how many bytes were sent."""
+def _shake_hands(sock: socket.socket, shield: tls.Shield, deadline: Deadline) -> None:
+    """TLS's handshake."""
+    received = b""
+    while True:
+        ours, done = shield.handshake(received)
+        if ours:
+            sock.sendall(ours)
+        if done:
+            return
+        received = _hear(sock, deadline)
+
+
+def _greet(
+    sock: socket.socket, connection: http2.Connection, shield: tls.Shield | None, deadline: Deadline
+) -> int:
+    """Exchange prefaces; returns how many bytes of HTTP/2 were sent."""
     greeting = connection.take_output()
-    sock.sendall(greeting)
-    while not connection.settled:
-        if deadline.expired:
-            raise TimeoutError("timed out")
-        sock.settimeout(None if deadline.remaining() == math.inf else max(0.001, deadline.remaining()))
-        data = sock.recv(RECEIVE_BYTES)
-        if not data:
+    sock.sendall(greeting if shield is None else shield.encrypt(greeting))
+    # What came behind the last part of the handshake is in the shield already.
+    received: bytes | None = b"" if shield is None else shield.decrypt(b"")
+    while True:
+        if received is None:
             raise ConnectionResetError("the server closed the connection before it said anything")
-        connection.receive(data)
-    return len(greeting)
+        connection.receive(received)
+        if connection.settled:
+            return len(greeting)
+        received = _hear(sock, deadline)
+        if shield is not None:
+            received = shield.decrypt(received)
+
+
+def _hear(sock: socket.socket, deadline: Deadline) -> bytes:
+    """The next bytes, which must come within the deadline."""
+    if deadline.expired:
+        raise TimeoutError("timed out")
+    sock.settimeout(None if deadline.remaining() == math.inf else max(0.001, deadline.remaining()))
+    data = sock.recv(RECEIVE_BYTES)
+    if not data:
+        raise ConnectionResetError("the server closed the connection before it said anything")
+    return data
