@@ -93,6 +93,7 @@ class Coordinator:
         self._link = sessions.Link(self.client, watch.Watcher(self.client), chosen.namespace, chosen.identity)
         self._pid = os.getpid()
         self._opening = threading.Lock()
+        self._guard = threading.Lock()  # of `_extra`
         self._session: sessions.Session | None = None
         self._extra: weakref.WeakSet[sessions.Session] = weakref.WeakSet()
         self._closed = False
@@ -124,6 +125,7 @@ class Coordinator:
             session = self._session
             if session is None or session.state not in _ALIVE:
                 self._session = session = sessions.Session.open(self._link, self.settings.terms, limit)
+                self._close_if_late(session)
             return session
         finally:
             self._opening.release()
@@ -143,8 +145,16 @@ class Coordinator:
         self._check_open()
         chosen = self.settings.terms.ttl_s if ttl is None else ttl
         session = sessions.Session.open(self._link, sessions.Terms.of(chosen, max_hold, on_lost))
-        self._extra.add(session)
+        with self._guard:
+            self._extra.add(session)
+        self._close_if_late(session)
         return session
+
+    def _close_if_late(self, session: sessions.Session) -> None:
+        """Whoever closed us meanwhile did not know of this session."""
+        if self._closed:
+            session.close()
+            self._check_open()
 
     # Recipes.
 
@@ -180,12 +190,19 @@ class Coordinator:
             return
         self._closed = True
         limit = Deadline.after(timeout)
-        if self._pid == os.getpid():
-            for session in [self._session, *self._extra]:
-                if session is not None:
-                    session.close(limit.remaining())
+        with self._guard:
+            open_sessions = [*self._extra]
+        if self._session is not None:
+            open_sessions.append(self._session)
+        for session in open_sessions:
+            session.close(limit.remaining())
         self._link.watcher.close()
+        self._link.attendant.close()
         self.client.close()
+
+    def _forget(self) -> None:
+        """After a fork, in the child: closed, without any I/O; the parent's leases are not ours to revoke."""
+        self._closed = True
 
     def __enter__(self) -> Coordinator:
         return self
@@ -208,12 +225,12 @@ class Coordinator:
         )
 
     def _check_open(self) -> None:
-        if self._closed:
-            raise errors.Closed("this coordinator was closed")
         if self._pid != os.getpid():
             raise errors.Closed(
                 f"this coordinator was made before a fork, by process {self._pid}: connect anew"
             )
+        if self._closed:
+            raise errors.Closed("this coordinator was closed")
 
 
 _ALIVE = (sessions.State.ACTIVE, sessions.State.SUSPENDED)
@@ -243,3 +260,13 @@ def _close_all() -> None:
     for coordinator in list(_OPEN):
         coordinator.client.stop_dialling()
         coordinator.close(max(0.0, EXIT_S - (time.monotonic() - started)))
+
+
+def _after_fork_in_child() -> None:
+    for coordinator in list(_OPEN):
+        coordinator._forget()
+    _OPEN.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

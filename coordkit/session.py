@@ -14,6 +14,7 @@ The argument is written out in ARCHITECTURE.md, "Sessions".
 
 from __future__ import annotations
 
+import datetime
 import enum
 import itertools
 import json
@@ -23,6 +24,7 @@ import os
 import socket
 import threading
 import typing
+import weakref
 
 import attrs
 
@@ -33,6 +35,7 @@ from coordkit.etcd import client as clients
 from coordkit.etcd import heart as hearts
 from coordkit.etcd import kv, watch
 from coordkit.etcd import lease as leases
+from coordkit.etcd import pulse as pulses
 from coordkit.wire import channel as channels
 from coordkit.wire import messages
 
@@ -84,7 +87,9 @@ class Terms:
             raise errors.InvalidValue(
                 f"ttl must be a number of seconds of at least {LEAST_TTL_S}, not {ttl!r}"
             )
-        if max_hold is not None and (isinstance(max_hold, bool) or not max_hold > 0):
+        if max_hold is not None and (
+            isinstance(max_hold, bool) or not isinstance(max_hold, (int, float)) or not max_hold > 0
+        ):
             raise errors.InvalidValue(f"max_hold must be a positive number of seconds, not {max_hold!r}")
         if on_lost not in (None, "exit"):
             raise errors.InvalidValue(f"on_lost must be None or 'exit', not {on_lost!r}")
@@ -134,14 +139,16 @@ class Session:
         self._watched_from = 0  # 0: the watch does not stand yet
         self._nonces = itertools.count(1)
         self._waiters: dict[channels.Waiter, None] = {}
-        self._holds: dict[object, tuple[int, typing.Callable[[str], None]]] = {}
+        self._holds: dict[object, _Noted] = {}  # the oldest first
+        self._runs_out = False  # closed, but not revoked: another thread is inside a critical section
         self._listeners: list[typing.Callable[[State], None]] = []
         self._announcer = worker.Worker(f"coordkit-listeners-{lease_id:x}")
         self._chores = worker.Worker(f"coordkit-chores-{lease_id:x}")
         self.identity_json = json.dumps(link.identity).encode()
         self._value = _describe(link.identity)
-        self._pulse = hearts.Pulse(lease_id, ttl_s, granted_s, link.attendant.news)
+        self._pulse = pulses.Pulse(lease_id, ttl_s, granted_s, link.attendant.news)
         self._watch: watch.Watch | None = None
+        _SESSIONS.add(self)
 
     @classmethod
     def open(cls, link: Link, terms: Terms, deadline: Deadline | None = None) -> Session:
@@ -206,7 +213,9 @@ class Session:
 
     def remaining(self) -> float:
         """Seconds for which the lease certainly lives, seen from here; 0 when lost."""
-        if self._state is State.LOST or self._pid != os.getpid():
+        if self._pid != os.getpid() or self._state is State.LOST:
+            return 0.0
+        if self._state is State.CLOSED and not self._runs_out:
             return 0.0
         return max(0.0, self._pulse.deadline_s - boottime())
 
@@ -248,13 +257,14 @@ class Session:
     def look(self) -> None:
         """Let the state follow what the heart has found, and the clock."""
         if self._pid != os.getpid():
-            self._finish(State.LOST, f"it belongs to process {self._pid}, which forked")
+            self._orphan()
             return
         pulse = self._pulse
         if pulse.ended:
             self._finish(State.LOST, pulse.ended)
         elif boottime() >= pulse.deadline_s:
-            self._finish(State.LOST, f"no renewal was answered for its TTL of {self.ttl_s} s")
+            why = f": {pulse.trouble}" if pulse.trouble else ""
+            self._finish(State.LOST, f"no renewal was answered for its TTL of {self.ttl_s} s{why}")
         else:
             self._turn(State.SUSPENDED if pulse.overdue else State.ACTIVE)
 
@@ -278,21 +288,40 @@ class Session:
             self._announce(state)
         if state is State.LOST:
             self.lost.set()
-        for owner, on_lost in holds:
-            if state is State.LOST or owner == threading.get_ident():
-                on_lost(reason)
+        for hold in holds:
+            if state is State.LOST or not (self._runs_out and _is_foreign(hold.owner)):
+                hold.on_lost(reason)
         for waiter in waiters:
             waiter.wake()
-        if self._pid == os.getpid():
-            hearts.heart_for(self.client.options).order("remove", self._pulse)
-            self.link.attendant.remove(self._pulse)
+        hearts.heart_for(self.client.options).order("remove", self._pulse)
+        self.link.attendant.remove(self._pulse)
         if state is State.LOST:
-            _log.warning("%r: %s", self, reason)
             if self._terms.on_lost == "exit":
-                _log.critical("%r: ending the process, as on_lost='exit' asks", self)
+                _log.critical("%r: %s; ending the process, as on_lost='exit' asks", self, reason)
                 os._exit(76)
-            if self._pid == os.getpid():
-                self._chores.submit(lambda: self._revoke(NEVER.sooner(self.client.options.timeout_s)))
+            self._chores.submit(self._bury)
+
+    def _bury(self) -> None:
+        """What a loss leaves to be done, in the background."""
+        _log.warning("%r: %s", self, self._reason)
+        if self._watch is not None:
+            self._watch.cancel()
+        self._revoke(NEVER.sooner(self.client.options.timeout_s))
+
+    def _orphan(self) -> None:
+        """LOST, in the child of a fork: no I/O, no listener, no lock that a thread of the parent may hold."""
+        if self._state in (State.LOST, State.CLOSED):
+            return
+        self._lock = threading.Lock()
+        self._state = State.LOST
+        self._reason = f"it belongs to process {self._pid}, which forked"
+        if hasattr(self.lost, "_at_fork_reinit"):
+            self.lost._at_fork_reinit()
+        self.lost.set()
+        for hold in list(self._holds.values()):
+            hold.on_lost(self._reason)
+        for waiter in list(self._waiters):
+            waiter.wake()
 
     def _announce(self, state: State) -> None:
         for listener in self._listeners:
@@ -326,9 +355,8 @@ class Session:
     def hold(self, hold: object, on_lost: typing.Callable[[str], None]) -> None:
         """Note that something is held from now on, by this thread; max_hold counts from here."""
         with self._lock:
-            self._holds[hold] = (threading.get_ident(), on_lost)
-            if len(self._holds) == 1:
-                self._pulse.stop_at_s = boottime() + self._terms.max_hold_s
+            self._holds[hold] = _Noted(threading.current_thread(), boottime(), on_lost)
+            self._time_limit()
             ended = self._state in (State.LOST, State.CLOSED)
         if ended:
             on_lost(self._reason)  # it ended between the grant and this note, and told those it knew of
@@ -337,8 +365,12 @@ class Session:
         """The end of `hold`."""
         with self._lock:
             self._holds.pop(hold, None)
-            if not self._holds:
-                self._pulse.stop_at_s = math.inf
+            self._time_limit()
+
+    def _time_limit(self) -> None:
+        """The session is renewed until its oldest hold is max_hold old.  Under the lock."""
+        oldest_s = next((hold.since_s for hold in self._holds.values()), math.inf)
+        self._pulse.stop_at_s = oldest_s + self._terms.max_hold_s
 
     def enlist(self, waiter: channels.Waiter) -> None:
         """Wake this waiter when the session ends."""
@@ -527,18 +559,19 @@ class Session:
 
         Cost: 1 commit.
         """
-        me = threading.get_ident()
-        foreign = self._pid == os.getpid() and any(
-            owner != me and _alive(owner) for owner, _ in list(self._holds.values())
-        )
         already = self._state in (State.LOST, State.CLOSED)
-        self._end(State.CLOSED, "closed by this program", revoke=not foreign and not already, timeout=timeout)
+        if not already:
+            self._runs_out = any(_is_foreign(hold.owner) for hold in list(self._holds.values()))
+        revoke = not already and not self._runs_out
+        self._end(State.CLOSED, "closed by this program", revoke, timeout)
 
     def _end(self, state: State, reason: str, revoke: bool = True, timeout: float = 2.0) -> None:
+        if self._pid != os.getpid():
+            return
         self._finish(state, reason)
-        if self._watch is not None and self._pid == os.getpid():
+        if self._watch is not None:
             self._watch.cancel()
-        if revoke and self._pid == os.getpid():
+        if revoke:
             self._revoke(NEVER.sooner(timeout))
 
     def _revoke(self, deadline: Deadline) -> None:
@@ -547,6 +580,15 @@ class Session:
             leases.revoke(self.client, self.lease_id, deadline)
         except (errors.CoordError, OSError) as error:
             _log.debug("%r: not revoked, it will run out: %s", self, error)
+
+
+@attrs.frozen
+class _Noted:
+    """Something that is held."""
+
+    owner: threading.Thread
+    since_s: float  # boottime
+    on_lost: typing.Callable[[str], None]
 
 
 class _KeyWatch:
@@ -581,11 +623,25 @@ def _certainly_nothing(error: BaseException) -> bool:
     return isinstance(error, errors.CoordError) and not isinstance(error, errors.QuotaExceeded)
 
 
-def _alive(ident: int) -> bool:
-    return any(thread.ident == ident for thread in threading.enumerate())
+def _is_foreign(owner: threading.Thread) -> bool:
+    """Whether it is another thread, or greenlet, that may be inside a critical section now."""
+    return owner is not threading.current_thread() and owner in threading.enumerate()
 
 
 def _describe(identity: str) -> bytes:
     """The session key's value: for people, and `contenders()`."""
-    words = {"identity": identity, "host": socket.gethostname(), "pid": os.getpid()}
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+    words = {"identity": identity, "host": socket.gethostname(), "pid": os.getpid(), "start": now}
     return json.dumps(words, separators=(",", ":")).encode()
+
+
+_SESSIONS: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for session in list(_SESSIONS):
+        session._orphan()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

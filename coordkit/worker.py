@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
+import os
 import threading
 import typing
 
@@ -17,12 +18,18 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._jobs: collections.deque[Job] = collections.deque()
         self._running = False
 
     def submit(self, job: Job) -> None:
-        """Run a job after those before it.  At interpreter exit, when no thread can start, it is dropped."""
+        """Run a job after those before it; a job that fails is logged.
+
+        It is dropped in the child of a fork, and at interpreter exit, when no thread can start.
+        """
+        if self._pid != os.getpid():
+            return
         with self._lock:
             self._jobs.append(job)
             if self._running:
@@ -34,7 +41,7 @@ class Worker:
             self._running = False
 
     def _run(self) -> None:
-        while True:
+        while self._pid == os.getpid():  # under gevent it would go on in a forked child
             with self._lock:
                 if not self._jobs:
                     self._running = False
@@ -42,6 +49,5 @@ class Worker:
                 job = self._jobs.popleft()
             try:
                 job()
-            except Exception:
-                # A listener's mistake, say: it must not keep the next jobs from their turn.
-                _log.exception("a job of the thread %s failed", self._name)
+            except Exception:  # it may be a user's listener, and the jobs behind it must run
+                _log.exception("%s: a job failed", self._name)

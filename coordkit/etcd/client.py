@@ -7,6 +7,7 @@ write that may have been applied is never repeated here, for only its protocol k
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -26,6 +27,8 @@ AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 OUTAGE_LOOK_S = 0.2  # how often a waiter looks for a new connection during an outage
+
+OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 #: Makes a member that has lost its cluster fail loudly instead of answering from the past.
 REQUIRE_LEADER = ("hasleader", "true")
@@ -60,6 +63,7 @@ class Client:
     def __init__(self, options: opts.Options) -> None:
         self.options = options
         self.kv = kv.KV(self)
+        self._pid = os.getpid()
         self._channel: channels.Channel | None = None
         self._dialling = threading.Lock()
         self._turn = random.randrange(len(options.endpoints))
@@ -100,15 +104,17 @@ class Client:
         """
         payload = request.SerializeToString()
         pause_s = FIRST_PAUSE_S
+        doubtful = False
         while True:
             try:
                 reply = reply_type.FromString(self._call(method, payload, deadline))  # type: ignore[attr-defined]
             except grpc.CallFailed as failure:
                 error = mapping.public_error(failure, _describe(method, request))
-                again = repeatable or mapping.is_certainly_not_applied(failure.status)
-                if not again or not isinstance(error, errors.Unavailable | errors.Unauthenticated):
-                    raise error from failure
-                if isinstance(error, errors.Unauthenticated) and not self._renew_token(failure, deadline):
+                if isinstance(error, OUTAGE):
+                    # What an earlier attempt may have done stays in doubt; a read never did anything.
+                    doubtful = (doubtful or error.outcome is errors.Outcome.UNKNOWN) and method != RANGE
+                    error.outcome = errors.Outcome.UNKNOWN if doubtful else errors.Outcome.NONE
+                if not self._may_repeat(failure, error, repeatable, deadline):
                     raise error from failure
                 pause_s = pause(pause_s, deadline, error)
             else:
@@ -130,17 +136,35 @@ class Client:
         Raises:
             Unavailable: The endpoint belongs to another cluster than before.
         """
+        if header.cluster_id != self._cluster_id and self.is_foreign(header):
+            self.drop_channel("it belongs to another cluster")
+            raise errors.Unavailable(
+                f"the cluster's id changed from {self._cluster_id:x} to {header.cluster_id:x}: "
+                "the endpoints do not belong together, or the data was replaced",
+                errors.Outcome.UNKNOWN,
+            )
         if header.revision > self._seen_revision:
             self._seen_revision = header.revision
-        if header.cluster_id != self._cluster_id:
-            if self._cluster_id and header.cluster_id:
-                self.drop_channel("it belongs to another cluster")
-                raise errors.Unavailable(
-                    f"the cluster's id changed from {self._cluster_id:x} to {header.cluster_id:x}: "
-                    "the endpoints do not belong together, or the data was replaced",
-                    errors.Outcome.UNKNOWN,
-                )
-            self._cluster_id = header.cluster_id or self._cluster_id
+
+    def is_foreign(self, header: messages.ResponseHeader) -> bool:
+        """Whether a reply is from another cluster than the first one was."""
+        self._cluster_id = self._cluster_id or header.cluster_id
+        return header.cluster_id not in (0, self._cluster_id)
+
+    def _may_repeat(
+        self, failure: grpc.CallFailed, error: errors.CoordError, repeatable: bool, deadline: Deadline
+    ) -> bool:
+        """Whether a call that failed may be sent again; makes ready for that."""
+        status = failure.status
+        if not self._dials or not (repeatable or mapping.is_certainly_not_applied(status)):
+            return False
+        if isinstance(error, errors.Unauthenticated):
+            return self._renew_token(failure, deadline)
+        if not isinstance(error, errors.Unavailable):
+            return False
+        if mapping.is_leaderless(status):
+            self.drop_channel("this member has no leader")  # another one may be on the cluster's better side
+        return True
 
     def _call(self, method: str, payload: bytes, deadline: Deadline) -> bytes:
         channel = self._channel
@@ -182,6 +206,7 @@ class Client:
         channel = self._channel
         if channel is not None and channel.usable:
             return channel
+        self._check_open()
         limit = deadline.sooner(self.options.timeout_s)
         if not self._dialling.acquire(timeout=limit.wait_s()):
             raise _no_connection("another caller is still dialling")
@@ -217,11 +242,14 @@ class Client:
                     raise error from failure
                 pause_s = pause(pause_s, deadline, error)
 
-    def drop_channel(self, reason: str) -> None:
-        """Close the current connection, so that the next call dials another endpoint."""
-        channel = self._channel
-        if channel is not None:
-            channel.close(reason)
+    def drop_channel(self, reason: str, channel: channels.Channel | None = None) -> None:
+        """Close a connection, the current one by default, so that the next call dials another endpoint."""
+        current = self._channel
+        dropped = channel or current
+        if dropped is not None and dropped.usable:
+            if dropped is current:
+                self._turn += 1
+            dropped.close(reason)
 
     def stop_dialling(self) -> None:
         """From now on make do with the connection that there is: the process is ending."""
@@ -230,12 +258,13 @@ class Client:
     def close(self) -> None:
         """Release the connection; calls in flight fail."""
         self._closed = True
-        self.drop_channel("closed by this program")
+        if self._channel is not None and self._pid == os.getpid():
+            self._channel.close()
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
+        """Whether `close` was called, or this is the child of a fork."""
+        return self._closed or self._pid != os.getpid()
 
     def statistics(self) -> channels.Statistics:
         """Counters over all connections since the client was made."""
@@ -252,6 +281,8 @@ class Client:
     def _check_open(self) -> None:
         if self._closed:
             raise errors.Closed("this client was closed")
+        if self._pid != os.getpid():
+            raise errors.Closed(f"this client was made before a fork, by process {self._pid}: connect anew")
 
     def _retire(self) -> None:
         if self._channel is not None:
@@ -269,15 +300,21 @@ class Client:
         for _ in endpoints:
             endpoint = endpoints[self._turn % len(endpoints)]
             try:
-                channel = channels.Channel.connect(endpoint, limit.sooner(share_s))
-                self._authenticate(channel, limit)
-                return channel
+                return self._greet(channels.Channel.connect(endpoint, limit.sooner(share_s)), limit)
             except grpc.CallFailed as failure:
                 if failure.status.from_server and failure.status.code is not grpc.Code.UNAVAILABLE:
                     raise  # a wrong password is wrong everywhere
                 troubles.append(failure.status.message)
             self._turn += 1
         raise _no_connection("; ".join(troubles))
+
+    def _greet(self, channel: channels.Channel, deadline: Deadline) -> channels.Channel:
+        try:
+            self._authenticate(channel, deadline)
+        except BaseException:
+            channel.close("authentication failed")
+            raise
+        return channel
 
     def _authenticate(self, channel: channels.Channel, deadline: Deadline) -> None:
         """A token for this connection: tokens are a member's own."""
@@ -289,21 +326,30 @@ class Client:
         except grpc.CallFailed as failure:
             if "authentication is not enabled" in failure.status.message:
                 return
-            channel.close("authentication failed")
             raise
         self._token = messages.AuthenticateResponse.FromString(reply).token
         self._metadata = (("token", self._token),)
 
     def _renew_token(self, failure: grpc.CallFailed, deadline: Deadline) -> bool:
-        """A fresh token after a refusal; once for all callers that were refused with the old one."""
+        """A fresh token after a refusal; once for all callers that were refused with the old one.
+
+        Raises:
+            Unauthenticated, Unavailable: There is none to be had.
+        """
         used = self._token
         if used is None or not mapping.is_stale_token(failure.status):
             return False
-        with self._dialling:
+        if not self._dialling.acquire(timeout=deadline.wait_s()):
+            return False
+        try:
             channel = self._channel
-            if self._token == used and channel is not None:
+            if self._token == used and channel is not None and channel.usable:
                 time.sleep(random.uniform(0, FIRST_PAUSE_S))  # a cluster's clients must not come all at once
                 self._authenticate(channel, deadline)
+        except grpc.CallFailed as refused:
+            raise mapping.public_error(refused, "authenticate") from refused
+        finally:
+            self._dialling.release()
         return True
 
 

@@ -7,82 +7,31 @@ What passes between the heart and the rest of the process is only what is safe b
 greenlets (a contended lock, or a queue, is not): swaps of immutable values, a `deque`, and a
 `threading.Event`.  So the heart never logs, and never touches a lock, condition or queue that others use.
 
-The deadline rule: a renewal's time is taken *before* it is sent.  etcd restarts the lease when it gets the
-renewal, which is later; so our deadline comes before etcd's, whatever the network does.
+Cost: one message each way for each lease and third of its TTL; a heap of due times, so that many leases
+cost no more than their renewals.
 """
 
 from __future__ import annotations
 
 import collections
-import math
+import heapq
+import itertools
 import os
+import random
 import threading
 
 from coordkit import errors
-from coordkit.deadline import LONGEST_WAIT_S, Deadline, boottime
+from coordkit.deadline import LONGEST_WAIT_S, NEVER, boottime
 from coordkit.etcd import client as clients
 from coordkit.etcd import lease as leases
-from coordkit.etcd import mapping
 from coordkit.etcd import options as opts
-from coordkit.wire import channel as channels
+from coordkit.etcd import pulse as pulses
 from coordkit.wire import grpc, messages
 
-DRIFT = 0.01  # how much faster than ours etcd's clock may run
-MARGIN_S = 0.2  # for what a deadline's reader still does with the answer
-RENEWALS_PER_TTL = 3
-ANSWERS_PER_TTL = 6  # a renewal unanswered for this part of the TTL is overdue
-RETRY_S = 0.3
-
-
-def deadline_of(sent_s: float, ttl_s: float) -> float:
-    """Until when a lease certainly lives that was granted or renewed by a request sent at `sent_s`."""
-    return sent_s + ttl_s * (1 - DRIFT) - MARGIN_S
-
-
-class Pulse:
-    """One lease, as the heart and its session see it.  Every field has one writer and is swapped whole."""
-
-    def __init__(self, lease_id: int, ttl_s: float, granted_s: float, news: News) -> None:
-        self.lease_id = lease_id
-        self.ttl_s = ttl_s
-        self.news = news
-        # Written by the heart:
-        self.deadline_s = deadline_of(granted_s, ttl_s)  # boottime; only ever grows
-        self.overdue = False  # a renewal was not answered in time
-        self.ended = ""  # why the lease is gone, by etcd's own word
-        # Written by the session:
-        self.stop_at_s = math.inf  # boottime after which it must not be renewed: max_hold
-        # The heart's own:
-        self.due_s = granted_s + ttl_s / RENEWALS_PER_TTL
-        self.sent_s: float | None = None  # when the oldest unanswered renewal was sent
-        self.lane: _Lane | None = None
-
-
-class News:
-    """How the heart tells the process that a pulse changed its state."""
-
-    def __init__(self) -> None:
-        self.changed: collections.deque[Pulse] = collections.deque()
-        self.bell = threading.Event()
-
-    def tell(self, pulse: Pulse) -> None:
-        """From the heart."""
-        self.changed.append(pulse)
-        self.bell.set()
-
-
-class _Lane:
-    """One keep-alive stream, and the send times of what it has not answered: per lease, in order."""
-
-    def __init__(self) -> None:
-        self.stream: channels.Stream | None = None
-        self.sent: dict[int, collections.deque[float]] = {}
-        self.ended = False
-
-    def renew(self, pulse: Pulse, now: float) -> None:
-        self.sent.setdefault(pulse.lease_id, collections.deque()).append(now)
-        assert self.stream is not None
-        self.stream.send(messages.LeaseKeepAliveRequest(ID=pulse.lease_id).SerializeToString())
+SLACK_S = 0.02  # what is due within this goes along
+LATE_S = 0.1  # who wakes up so much later than he meant to was stopped, or starved
+CATCH_UP_S = 0.05  # then what has arrived meanwhile is read first
+LEAST_DIAL_S = 0.5
 
 
 class Heart:
@@ -92,14 +41,19 @@ class Heart:
         self._options = options
         self._pid = os.getpid()
         # From the process to the heart:
-        self._orders: collections.deque[tuple[str, Pulse]] = collections.deque()
+        self._orders: collections.deque[tuple[str, pulses.Pulse]] = collections.deque()
         self._bell = threading.Event()
         # The heart's own:
-        self._pulses: dict[int, Pulse] = {}
-        self._arrived: collections.deque[tuple[_Lane, bytes | grpc.Status]] = collections.deque()
-        self._common: _Lane | None = None
+        self.renewals = 0  # how many were sent
+        self._pulses: dict[int, pulses.Pulse] = {}
+        # A heap of looks that are due; an entry counts while its pulse agrees.
+        self._looks: list[tuple[float, int, pulses.Pulse]] = []
+        self._numbers = itertools.count()
+        self._arrived: collections.deque[tuple[pulses.Lane, bytes | grpc.Status]] = collections.deque()
+        self._common: pulses.Lane | None = None
         self._client: clients.Client | None = None
         self._dial_at_s = 0.0
+        self._trouble = ""
 
     def start(self) -> None:
         """Begin, on a native thread whatever was patched."""
@@ -111,7 +65,7 @@ class Heart:
         else:
             threading.Thread(target=self._beat, name="coordkit-heart", daemon=True).start()
 
-    def order(self, what: str, pulse: Pulse) -> None:
+    def order(self, what: str, pulse: pulses.Pulse) -> None:
         """Tell the heart to "add" or "remove" a pulse."""
         self._orders.append((what, pulse))
         self._bell.set()
@@ -120,40 +74,64 @@ class Heart:
 
     def _beat(self) -> None:
         while os.getpid() == self._pid:
-            self._bell.wait(self._nap_s())
-            self._bell.clear()
-            self._obey()
-            self._hear()
-            self._renew()
-            if not self._pulses and self._client is not None:
-                self._client.close()
-                self._client = self._common = None
+            self._sleep()
+            try:
+                self._turn()
+            except Exception as error:  # whatever it is, the other leases must be renewed
+                self._stumble(error)
+
+    def _sleep(self) -> None:
+        nap_s = self._nap_s()
+        until_s = boottime() + nap_s
+        self._bell.wait(nap_s)
+        self._bell.clear()
+        if boottime() > until_s + LATE_S:
+            self._bell.wait(CATCH_UP_S)  # or answers that came long ago would count as missing
 
     def _nap_s(self) -> float:
         """Seconds until something is due; finite, for to a hub without any timer that is a deadlock."""
-        if not self._pulses:
+        if not self._looks:
             return LONGEST_WAIT_S
-        due = min(self._next_look(pulse) for pulse in self._pulses.values())
-        return max(due - boottime(), 0.005)
+        return min(max(self._looks[0][0] - boottime(), 0.005), LONGEST_WAIT_S)
 
-    def _next_look(self, pulse: Pulse) -> float:
-        if pulse.sent_s is None:
-            return max(pulse.due_s, self._dial_at_s)
-        return min(max(pulse.due_s, self._dial_at_s), pulse.sent_s + pulse.ttl_s / ANSWERS_PER_TTL)
+    def _turn(self) -> None:
+        self._obey()
+        self._hear()
+        self._renew()
+        if not self._pulses and self._client is not None:
+            self._client.close()
+            self._client = self._common = None
+
+    def _stumble(self, error: Exception) -> None:
+        """A mistake of ours must not cost the leases: the attendants report it, and we go on."""
+        for pulse in self._pulses.values():
+            pulse.news.stumbles.append(error)
+            pulse.news.bell.set()
+            self._look_at(pulse, boottime() + pulse.retry_s)
 
     def _obey(self) -> None:
         while self._orders:
             what, pulse = self._orders.popleft()
             if what == "add":
                 self._pulses[pulse.lease_id] = pulse
+                self._look_at(pulse, pulse.due_s)
             else:
                 self._drop(pulse)
 
-    def _drop(self, pulse: Pulse) -> None:
+    def _drop(self, pulse: pulses.Pulse) -> None:
         self._pulses.pop(pulse.lease_id, None)
-        lane = pulse.lane
+        self._leave_lane(pulse)
+
+    def _leave_lane(self, pulse: pulses.Pulse) -> None:
+        lane, pulse.lane = pulse.lane, None
         if lane is not None and lane is not self._common and lane.stream is not None:
-            lane.stream.cancel()
+            lane.stream.cancel()  # nobody else uses it
+
+    def _look_at(self, pulse: pulses.Pulse, at_s: float) -> None:
+        pulse.look_at_s = at_s
+        heapq.heappush(self._looks, (at_s, next(self._numbers), pulse))
+
+    # What etcd says.
 
     def _hear(self) -> None:
         while self._arrived:
@@ -163,111 +141,139 @@ class Heart:
             else:
                 self._on_reply(lane, messages.LeaseKeepAliveResponse.FromString(news))
 
-    def _on_reply(self, lane: _Lane, reply: messages.LeaseKeepAliveResponse) -> None:
-        waiting = lane.sent.get(reply.ID)
+    def _on_reply(self, lane: pulses.Lane, reply: messages.LeaseKeepAliveResponse) -> None:
+        sent_s = lane.answered(reply.ID)
         pulse = self._pulses.get(reply.ID)
-        if not waiting:
-            return
-        sent_s = waiting.popleft()
-        if not waiting:
-            del lane.sent[reply.ID]
-        if pulse is None:
+        if sent_s is None or pulse is None or self._is_foreign(lane, reply.header):
             return
         if reply.TTL <= 0:
-            pulse.ended = "etcd says that the lease has ended"
+            pulse.ended = "etcd says that its lease has ended"
             self._drop(pulse)
             pulse.news.tell(pulse)
             return
-        pulse.deadline_s = max(pulse.deadline_s, deadline_of(sent_s, reply.TTL))
-        pulse.due_s = max(pulse.due_s, sent_s + pulse.ttl_s / RENEWALS_PER_TTL)
-        pulse.sent_s = None
+        pulse.note_answer(sent_s, reply.TTL)
+        if pulse.lane is lane:
+            self._leave_lane(pulse)  # a lease that is renewed blocks nobody: back to the common stream
         if pulse.overdue:
             pulse.overdue = False
             pulse.news.tell(pulse)
 
-    def _on_lane_end(self, lane: _Lane, status: grpc.Status) -> None:
-        lane.ended = True
-        lane.sent.clear()
+    def _is_foreign(self, lane: pulses.Lane, header: messages.ResponseHeader) -> bool:
+        """Whether another cluster answers than before."""
+        client = self._client
+        if client is None or not client.is_foreign(header):
+            return False
+        client.drop_channel("it belongs to another cluster", lane.channel)
+        return True
+
+    def _on_lane_end(self, lane: pulses.Lane, status: grpc.Status) -> None:
+        now = boottime()
+        lane.end()
+        self._trouble = status.message
         if self._common is lane:
             self._common = None
-        if mapping.is_stale_token(status) and self._client is not None:
-            self._client.drop_channel("the token went stale")
-        now = boottime()
+        if status.from_server and self._client is not None:
+            # This member does not serve: it has no leader, or our token went stale.
+            self._client.drop_channel(status.message, lane.channel)
+        retry_s = min((pulse.retry_s for pulse in self._pulses.values()), default=pulses.LONGEST_RETRY_S)
+        if now < lane.opened_s + pulses.LONGEST_RETRY_S:
+            # Not again at once, for it may end just as quickly; nor all clients of a cluster together.
+            self._dial_at_s = now + retry_s * random.uniform(0.5, 1.0)
         for pulse in self._pulses.values():
             if pulse.lane is lane:
-                pulse.lane = None
-                pulse.due_s = now  # what was on its way may be lost: again, elsewhere
+                pulse.lane = pulse.sent_s = None  # what was on its way may be lost: again, elsewhere
+                pulse.due_s = now
                 self._set_overdue(pulse)
+                self._look_at(pulse, now)
 
-    def _set_overdue(self, pulse: Pulse) -> None:
+    def _set_overdue(self, pulse: pulses.Pulse) -> None:
+        pulse.trouble = self._trouble
         if not pulse.overdue:
             pulse.overdue = True
             pulse.news.tell(pulse)
 
-    def _renew(self) -> None:
-        now = boottime()
-        for pulse in list(self._pulses.values()):
-            if now >= pulse.deadline_s or now >= pulse.stop_at_s:
-                # Not ours any more by our own rule: the session rules, and a renewal would only confuse.
-                self._drop(pulse)
-                pulse.news.tell(pulse)
-                continue
-            patience_s = pulse.ttl_s / ANSWERS_PER_TTL
-            if pulse.sent_s is not None and now - pulse.sent_s >= patience_s:
-                self._move(pulse, now)
-            if now >= pulse.due_s:
-                self._send(pulse, now)
+    # What we say.
 
-    def _move(self, pulse: Pulse, now: float) -> None:
+    def _renew(self) -> None:
+        while self._looks and self._looks[0][0] <= boottime() + SLACK_S:
+            at_s, _, pulse = heapq.heappop(self._looks)
+            if self._pulses.get(pulse.lease_id) is pulse and pulse.look_at_s == at_s:
+                self._look(pulse)
+
+    def _look(self, pulse: pulses.Pulse) -> None:
+        now = boottime()
+        if now >= pulse.deadline_s or now >= pulse.stop_at_s:
+            # Not ours any more by our own rule: the session rules, and a renewal would only confuse.
+            self._let_go(pulse, now)
+            return
+        if pulse.sent_s is not None and now >= pulse.sent_s + pulse.patience_s:
+            self._move(pulse)
+        if now + SLACK_S >= pulse.due_s:
+            self._send(pulse)
+        next_s = pulse.due_s
+        if pulse.sent_s is not None:
+            next_s = min(next_s, pulse.sent_s + pulse.patience_s)
+        self._look_at(pulse, max(next_s, now + 2 * SLACK_S))
+
+    def _let_go(self, pulse: pulses.Pulse, now: float) -> None:
+        if now < pulse.deadline_s:
+            pulse.trouble = "something was held in it for longer than max_hold"
+        pulse.overdue = True
+        self._drop(pulse)
+        pulse.news.tell(pulse)
+
+    def _move(self, pulse: pulses.Pulse) -> None:
         """Unanswered: etcd blocks a stream on a dead lease, so this one gets a stream of its own.
 
         If that is not answered either, the connection is the suspect, and goes.
         """
         lane = pulse.lane
-        if lane is not None and lane is not self._common:
-            if lane.stream is not None:
-                lane.stream.cancel()
-            if self._client is not None:
-                self._client.drop_channel("renewals go unanswered")
-        pulse.lane = None if lane is None else self._open(now)
+        self._trouble = f"nobody answered for {pulse.patience_s:.1f} s"
+        if lane is not None and lane is self._common and lane.alive:
+            pulse.lane = self._open(pulse)
+        else:
+            self._leave_lane(pulse)
+            if lane is not None and lane.alive and self._client is not None:
+                self._client.drop_channel("renewals go unanswered", lane.channel)
         pulse.sent_s = None
-        pulse.due_s = now
+        pulse.due_s = boottime()
         self._set_overdue(pulse)
 
-    def _send(self, pulse: Pulse, now: float) -> None:
-        if pulse.lane is None or pulse.lane.ended:
-            if self._common is None:
-                self._common = self._open(now)
+    def _send(self, pulse: pulses.Pulse) -> None:
+        if pulse.lane is None or not pulse.lane.alive:
+            if self._common is None or not self._common.alive:
+                self._common = self._open(pulse)
             pulse.lane = self._common
         if pulse.lane is None:
+            pulse.sent_s = None
             pulse.due_s = self._dial_at_s
             self._set_overdue(pulse)
             return
-        pulse.lane.renew(pulse, boottime())
-        pulse.sent_s = pulse.sent_s or now
-        pulse.due_s = now + pulse.ttl_s / RENEWALS_PER_TTL
+        pulse.lane.renew(pulse, boottime())  # taken before it is sent: the deadline is counted from there
+        self.renewals += 1
 
-    def _open(self, now: float) -> _Lane | None:
+    def _open(self, pulse: pulses.Pulse) -> pulses.Lane | None:
         """A keep-alive stream; None while nobody answers."""
+        now = boottime()
         if now < self._dial_at_s:
             return None
         if self._client is None:
             self._client = clients.Client(self._options)
-        lane = _Lane()
-        shortest_s = min(pulse.ttl_s for pulse in self._pulses.values())
+        lane = pulses.Lane(now)
         try:
             lane.stream = self._client.stream(
                 leases.KEEP_ALIVE,
                 lambda message: self._arrive(lane, message),
                 lambda status: self._arrive(lane, status),
-                Deadline(math.inf).sooner(max(0.5, shortest_s / ANSWERS_PER_TTL)),
+                NEVER.sooner(max(LEAST_DIAL_S, pulse.patience_s)),
             )
-        except (grpc.CallFailed, errors.CoordError):
-            self._dial_at_s = boottime() + min(RETRY_S, shortest_s / ANSWERS_PER_TTL)
+        except (grpc.CallFailed, errors.CoordError) as error:
+            self._trouble = error.status.message if isinstance(error, grpc.CallFailed) else str(error)
+            self._dial_at_s = boottime() + pulse.retry_s * random.uniform(0.5, 1.0)
             return None
         return lane
 
-    def _arrive(self, lane: _Lane, news: bytes | grpc.Status) -> None:
+    def _arrive(self, lane: pulses.Lane, news: bytes | grpc.Status) -> None:
         """On the reader of the heart's own connection."""
         self._arrived.append((lane, news))
         self._bell.set()

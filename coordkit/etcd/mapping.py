@@ -39,6 +39,11 @@ def is_stale_token_text(message: str) -> bool:
     return "invalid auth token" in message or "revision of auth store is old" in message
 
 
+def is_leaderless(status: grpc.Status) -> bool:
+    """Whether a member says that it is cut off from the others."""
+    return status.from_server and "etcdserver: no leader" in status.message
+
+
 def is_certainly_not_applied(status: grpc.Status) -> bool:
     """Whether the same request may be sent again without a second thought."""
     if not status.from_server:

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import collections
 import enum
+import logging
+import random
 import threading
 import time
 import typing
@@ -37,6 +39,8 @@ NO_PUTS = messages.WatchCreateRequest.NOPUT
 NO_DELETES = messages.WatchCreateRequest.NODELETE
 
 _DELETE = messages.Event.DELETE
+
+_log = logging.getLogger("coordkit")
 
 
 @attrs.frozen
@@ -88,6 +92,8 @@ class Watch:
         self.next_revision = request.start_revision
         #: The client's newest revision when the create was sent.
         self.floor = 0
+        #: It was refused for a stale token once, and asks again with a fresh one.
+        self.stale = False
 
     def cancel(self) -> None:
         """Stop it; no event is told after this returns, unless one is being told right now."""
@@ -108,6 +114,7 @@ class Watcher:
         self._live: dict[int, Watch] = {}
         self._fragments: dict[int, list[messages.Event]] = {}
         self._opening = False  # a thread is at work on a new stream
+        self._pause_s = 0.0  # before the next attempt
 
     def watch(
         self,
@@ -174,16 +181,23 @@ class Watcher:
 
     def _open_elsewhere(self) -> None:
         """Open a stream on a thread of its own: who notices the need may be a reader.  Under the lock."""
-        if not self._opening and not self._client.closed:
-            self._opening = True
+        if self._opening or self._client.closed:
+            return
+        try:
             threading.Thread(target=self._open, name="coordkit-watch", daemon=True).start()
+        except RuntimeError:
+            return  # the interpreter is ending
+        self._opening = True
 
     def _open(self) -> None:
-        pause_s = clients.FIRST_PAUSE_S
         while not self._client.closed:
+            if self._pause_s:
+                time.sleep(self._pause_s * random.uniform(0.5, 1.0))
             with self._lock:
                 self._generation += 1
                 generation = self._generation
+                # Until a watch stands: a stream that is ended at once must not be opened at once again.
+                self._pause_s = min(max(self._pause_s * 2, clients.FIRST_PAUSE_S), clients.LONGEST_PAUSE_S)
             try:
                 stream = self._client.stream(
                     METHOD,
@@ -191,29 +205,36 @@ class Watcher:
                     lambda status, generation=generation: self._on_end(generation, status),  # type: ignore[misc]
                     NEVER.sooner(self._client.options.timeout_s),
                 )
-            except (grpc.CallFailed, errors.CoordError):
-                time.sleep(pause_s)
-                pause_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
+            except (grpc.CallFailed, errors.CoordError, RuntimeError) as error:
+                _log.debug("no stream for watches yet: %s", error)
                 continue
-            with self._lock:
-                self._opening = False
-                if generation != self._generation:  # it broke already, or we were closed
-                    if not self._client.closed and self._queue:
-                        self._open_elsewhere()
-                    return
-                self._stream = stream
-                send = self._next_create()
-            if send is not None:
-                send()
-            return
+            if self._adopt(stream, generation):
+                return
         with self._lock:
             self._opening = False
+
+    def _adopt(self, stream: channels.Stream, generation: int) -> bool:
+        """Begin to use a stream; False if it broke already and another one is wanted."""
+        with self._lock:
+            if generation != self._generation and self._queue and not self._client.closed:
+                return False
+            self._opening = False
+            if generation != self._generation:
+                return True
+            self._stream = stream
+            send = self._next_create()
+        if send is not None:
+            send()
+        return True
 
     def _on_end(self, generation: int, status: grpc.Status) -> None:
         with self._lock:
             if generation != self._generation:
                 return
+            stream = self._stream
             self._lose_stream()
+            if mapping.is_leaderless(status) and stream is not None:
+                self._client.drop_channel(status.message, stream.channel)
             if self._queue:
                 self._open_elsewhere()
 
@@ -290,6 +311,8 @@ class Watcher:
             self._client.drop_channel(f"a member at revision {revision} is behind {watch.floor}")
             self._open_elsewhere()
             return stream
+        self._pause_s = 0.0
+        watch.stale = False
         watch.watch_id = response.watch_id
         watch.state = State.LIVE
         self._live[watch.watch_id] = watch
@@ -301,8 +324,9 @@ class Watcher:
     def _refuse(self, watch: Watch, reason: str) -> None:
         if watch.state is State.ENDED:
             return
-        if mapping.is_stale_token_text(reason):
-            self._creating = None
+        if mapping.is_stale_token_text(reason) and not watch.stale:
+            watch.stale = True
+            watch.state = State.WAITING
             self._queue.appendleft(watch)
             self._client.drop_channel("the token went stale")
             return
