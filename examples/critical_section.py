@@ -8,12 +8,11 @@ transaction.
 """
 
 import argparse
-import multiprocessing
 import pathlib
+import subprocess
 import sys
 import tempfile
 import time
-import typing
 
 import etcd_server
 
@@ -64,8 +63,12 @@ class EtcdCounter:
 Counter = FileCounter | EtcdCounter
 
 
+def counter_in(store: str, folder: str) -> Counter:
+    return EtcdCounter() if store == "etcd" else FileCounter(pathlib.Path(folder, "counter"))
+
+
 def work(url: str, counter: Counter, rounds: int) -> None:
-    """One worker process: a connection of its own, and its share of the additions."""
+    """A worker process: a connection of its own, and its share of the additions."""
     with coordkit.connect(url) as coord:
         lock = coord.lock(LOCK)
         for _ in range(rounds):
@@ -73,48 +76,33 @@ def work(url: str, counter: Counter, rounds: int) -> None:
                 counter.add_one(coord, lock)
 
 
-def run(url: str, counter: Counter, workers: int, rounds: int) -> list[int | None]:
-    """Run the workers, no longer than LIMIT_S; their exit statuses."""
-    # Spawned, not forked: a connection belongs to the process that made it.
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(url, counter, rounds)) for _ in range(workers)]
+def run_workers(command: list[str], count: int) -> list[int]:
+    """Run so many of them, no longer than LIMIT_S; their exit statuses."""
+    workers = [subprocess.Popen(command) for _ in range(count)]
     limit_s = time.monotonic() + LIMIT_S
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(max(0.0, limit_s - time.monotonic()))
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-    return [process.exitcode for process in processes]
+    try:
+        return [worker.wait(max(0.0, limit_s - time.monotonic())) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()  # those that are over their limit, or left alone by Ctrl-C
+            worker.wait()
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Several processes add to one counter.")
-    parser.add_argument("url", nargs="?", help="default COORDKIT_URL")
-    parser.add_argument("--store", choices=("file", "etcd"), default="file")
-    parser.add_argument("--workers", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=25)
-    arguments = parser.parse_args()
-    url = etcd_server.url(arguments.url)
-
-    with tempfile.TemporaryDirectory() as folder:
-        counter: Counter = EtcdCounter()
-        if arguments.store == "file":
-            counter = FileCounter(pathlib.Path(folder, "counter"))
+def contend(arguments: argparse.Namespace, url: str, folder: str) -> int:
+    """Start from nothing, let the workers add, and count."""
+    counter = counter_in(arguments.store, folder)
+    command = [sys.executable, __file__, url, "--store", arguments.store, "--rounds", str(arguments.rounds)]
+    try:
+        coord = coordkit.connect(url)
+    except coordkit.Unavailable as error:
+        etcd_server.give_up(error)
+    with coord:
+        counter.clear(coord)  # of a run that was killed
         try:
-            coord = coordkit.connect(url)
-        except coordkit.Unavailable as error:
-            etcd_server.give_up(error)
-        with coord:
-            counter.clear(coord)  # of a run that was killed
-            statuses = run(url, counter, arguments.workers, arguments.rounds)
+            statuses = run_workers([*command, "--work-in", folder], arguments.workers)
             counted = counter.value(coord)
+        finally:
             counter.clear(coord)
-    return judge(counted, statuses, arguments)
-
-
-def judge(counted: int, statuses: typing.Sequence[int | None], arguments: argparse.Namespace) -> int:
     expected = arguments.workers * arguments.rounds
     correct = counted == expected and not any(statuses)
     print(
@@ -122,6 +110,23 @@ def judge(counted: int, statuses: typing.Sequence[int | None], arguments: argpar
         f"{counted} of {expected}, exit statuses {statuses}: {'correct' if correct else 'WRONG'}"
     )
     return 0 if correct else 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Several processes add to one counter.")
+    parser.add_argument("url", nargs="?", help="default COORDKIT_URL")
+    parser.add_argument("--store", choices=("file", "etcd"), default="file", help="default file")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="processes; default 4")
+    parser.add_argument("--rounds", type=int, default=25, metavar="N", help="additions of each; default 25")
+    parser.add_argument("--work-in", metavar="FOLDER", help=argparse.SUPPRESS)  # this is a worker
+    arguments = parser.parse_args()
+    url = etcd_server.url(arguments.url)
+
+    if arguments.work_in:
+        work(url, counter_in(arguments.store, arguments.work_in), arguments.rounds)
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        return contend(arguments, url, folder)
 
 
 if __name__ == "__main__":

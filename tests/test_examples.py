@@ -133,7 +133,7 @@ class TestWithoutAServer:
 
         done = run(program, f"etcd://127.0.0.1:{port}/nobody", COORDKIT_TIMEOUT="0.5")
 
-        assert (done.returncode, done.stdout) == (69, "")
+        assert (done.returncode, done.stdout) == (69, ""), done.stderr
         assert f"127.0.0.1:{port}" in done.stderr.splitlines()[0]
         assert "make demo" in done.stderr
         assert "coordkit[etcd]" in done.stderr
@@ -145,6 +145,6 @@ class TestWithoutAServer:
         """
         done = run(program)
 
-        assert (done.returncode, done.stdout) == (69, "")
+        assert (done.returncode, done.stdout) == (69, ""), done.stderr
         assert "COORDKIT_URL is not set" in done.stderr
         assert f"{program} etcd://127.0.0.1:2379/examples" in done.stderr
