@@ -150,6 +150,10 @@ class Stream(_Call):
         """Queue a message and send what the windows allow.  Nothing happens on a stream that has ended."""
         self.channel._send(self, grpc.frame(message))
 
+    def half_close(self) -> None:
+        """Say that no message follows; what the server still has to say comes."""
+        self.channel._send(self, b"", end=True)
+
     def cancel(self) -> None:
         """End the stream from our side; `on_end` is not called."""
         self.channel._abandon(self)
@@ -382,14 +386,15 @@ class Channel:
             finally:
                 self._step_down(waiter)
 
-    def _send(self, call: _Call, body: bytes) -> None:
+    def _send(self, call: _Call, body: bytes, end: bool = False) -> None:
         with self._mutex:
             if self._closed is not None:
                 return
             if call.stream is None:
                 call.body += body
+                call.end = end
             else:
-                self._connection.send(call.stream, body)
+                self._connection.send(call.stream, body, end)
         self._flush()
 
     def _abandon(self, call: _Call) -> None:
