@@ -14,7 +14,7 @@ import pytest
 
 from coordkit import errors
 from coordkit.cli import failure, main, options, terminal
-from coordkit.cli.bench import bars, contention, crew, figures, floor, lock_report, raw
+from coordkit.cli.bench import bars, contention, crew, figures, floor, lock_report, machine, raw
 from coordkit.cli.bench.histogram import Histogram
 from coordkit.cli.bench.server import Server
 from coordkit.testing import checkers, history
@@ -209,6 +209,26 @@ class TestBars:
         assert not bars.Bar("rate", 1.99, least=2.0).passed
         assert bars.Bar("time", 1.25, most=1.25).passed
         assert str(bars.Bar("time", 1.26, most=1.25)) == "bar: time 1.26x, at most 1.25x: MISS"
+
+
+class TestMachine:
+    def test_a_busy_machine_is_told(self):
+        """
+        Half of the processors is where the warning begins.
+        """
+        half = (os.cpu_count() or 1) / 2
+
+        assert machine.busy(half - 0.01) is None
+        assert f"load {half:g}" in machine.busy(half)
+
+    def test_the_facts_are_all_there(self):
+        """
+        A report without them could not be judged.
+        """
+        facts = machine.facts(0.5)
+
+        assert facts["sync_us"] > 0 and facts["load"] == 0.5
+        assert all(facts[name] for name in ("system", "processors", "processor", "python", "coordkit"))
 
 
 # --- figures

@@ -56,15 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 def measure(url: str | None, plan: Any, scenarios: list[Any]) -> Any:
     """Every scenario in turn on one server; the report of all."""
-    from coordkit.cli.bench import contention, lock_report, server
+    from coordkit.cli.bench import contention, lock_report, machine, server
 
+    load = machine.load()
     progress = terminal.Progress(len(scenarios) * plan.repeats)
     with server.serving(url) as etcd:
         try:
             results = [contention.measure(etcd, scenario, plan, progress) for scenario in scenarios]
         finally:
             progress.clear()
-    return lock_report.Report(etcd, plan, results)
+    return lock_report.Report(etcd, plan, results, load)
 
 
 def _counts(text: str) -> list[int]:

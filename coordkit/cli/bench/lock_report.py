@@ -60,6 +60,7 @@ class Report:
     server: Server
     plan: Plan
     results: Sequence[Result]
+    load: float = 0.0  # the machine's, before it began
 
     @property
     def clean(self) -> bool:
@@ -96,6 +97,8 @@ class Report:
             print(bar)
         if self.server.endpoint is None:
             print("floor: not measured; its client knows neither TLS nor passwords")
+        if warning := machine.busy(self.load):
+            print(warning)
         print(self.correctness())
         for result in self.results:
             if result.failure:
@@ -108,7 +111,7 @@ class Report:
         return {
             "schema": SCHEMA,
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(),
+            "machine": machine.facts(self.load),
             "etcd": {"version": self.server.version, "private": self.server.private},
             "plan": attrs.asdict(self.plan),
             "scenarios": [_scenario(result) for result in self.results],
@@ -135,7 +138,7 @@ def _cell(spread: Spread | None, form: str) -> str:
     if form == "ms":
         form, numbers = "{:,.2f}", tuple(number / 1e3 for number in numbers)  # type: ignore[assignment]
     median, low, high = (form.format(number) for number in numbers)
-    return f"{median} ({low} to {high})"
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def _bars_of(result: Result) -> dict[str, float]:

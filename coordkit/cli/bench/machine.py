@@ -27,13 +27,26 @@ def version() -> str:
         return "unknown"  # run from a checkout that was never installed
 
 
-def facts() -> dict[str, Any]:
-    """For a report's `machine`."""
+def load() -> float:
+    """The average number of running processes in the last minute; to be asked before a run begins."""
+    return round(os.getloadavg()[0], 2)
+
+
+def busy(load: float) -> str | None:
+    """A warning, when others have kept the machine busy; None when they have not."""
+    processors = os.cpu_count() or 1
+    if load < processors / 2:
+        return None
+    return f"note: the machine was busy before this began: load {load:g} on {processors} processors"
+
+
+def facts(load: float) -> dict[str, Any]:
+    """For a report's `machine`; `load` as it was before the run."""
     return {
         "system": platform.platform(),
         "processors": os.cpu_count(),
         "processor": _processor(),
-        "load": os.getloadavg()[0],
+        "load": load,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "sync_us": round(_sync_us(), 1),
         "coordkit": version(),

@@ -32,12 +32,13 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure both in turn, and tell."""
-    from coordkit.cli.bench import server, transports, wire_report
+    from coordkit.cli.bench import machine, server, transports, wire_report
     from coordkit.cli.bench.crew import WorkerDied
 
     modes = ("threads", "gevent") if arguments.mode == "both" else (arguments.mode,)
     scenarios = [transports.Scenario(mode, load) for mode in modes for load in (1, 64)]
     peer, skipped = transports.peer(arguments.vs)
+    load = machine.load()
     progress = terminal.Progress(len(scenarios) * arguments.repeats)
     with server.serving(arguments.url) as etcd:
         try:
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise failure.CommandFailed(str(error), failure.VIOLATION) from error
         finally:
             progress.clear()
-    report = wire_report.Report(etcd, results, skipped)
+    report = wire_report.Report(etcd, results, skipped, load)
     if arguments.json:
         print(json.dumps(report.as_json(), indent=1))
     else:

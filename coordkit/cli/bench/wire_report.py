@@ -31,6 +31,7 @@ class Report:
     server: Server
     results: Sequence[Result]
     skipped: str | None
+    load: float  # the machine's, before it began
 
     @property
     def bars(self) -> list[Bar]:
@@ -53,6 +54,8 @@ class Report:
         terminal.Table(title, _COLUMNS, rows).show()
         for bar in self.bars:
             print(bar)
+        if warning := machine.busy(self.load):
+            print(warning)
         if self.skipped:
             print(f"no comparison: {self.skipped}")
 
@@ -61,7 +64,7 @@ class Report:
         return {
             "schema": SCHEMA,
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(),
+            "machine": machine.facts(self.load),
             "etcd": {"version": self.server.version, "private": self.server.private},
             "scenarios": [_scenario(result) for result in self.results],
             "skipped": self.skipped,
@@ -88,7 +91,7 @@ def _rows(result: Result) -> list[list[str]]:
 
 def _cell(spread: Spread, form: str, scale: float) -> str:
     median, low, high = (form.format(n / scale) for n in (spread.median, spread.low, spread.high))
-    return f"{median} ({low} to {high})"
+    return median if low == high else f"{median} ({low} to {high})"
 
 
 def _scenario(result: Result) -> dict[str, Any]:
