@@ -56,8 +56,7 @@ class Waiter:
     def __init__(self) -> None:
         self.done = False
         self.leads: Channel | None = None  # the channel that its thread reads, or is about to
-        self._token = threading.Lock()
-        self._token.acquire()
+        self._token: threading.Lock | None = None  # made by who parks, before it looks at `done` once more
 
     def wake(self) -> None:
         """End the wait, now or when it begins."""
@@ -70,14 +69,27 @@ class Waiter:
 
     def post(self) -> None:
         """Let the waiting thread look again."""
+        token = self._token
+        if token is None:
+            return  # it has not begun to park, and looks at everything before it sleeps
         try:
-            self._token.release()
+            token.release()
         except RuntimeError:
             pass  # posted already: one token is enough, for it looks at everything
 
+    def arm(self) -> None:
+        """Make ready to park: from here on no post is missed."""
+        if self._token is None:
+            token = threading.Lock()
+            token.acquire()
+            self._token = token
+
     def park(self, timeout_s: float) -> None:
-        """Sleep until posted, or for so many seconds."""
-        self._token.acquire(timeout=timeout_s)
+        """Sleep until posted, or for so many seconds; not at all when the wait is over."""
+        self.arm()
+        if not self.done:
+            assert self._token is not None
+            self._token.acquire(timeout=timeout_s)
 
 
 class _Call(grpc.Exchange):
@@ -162,6 +174,10 @@ class Stream(_Call):
 class _Standby(Waiter):
     """The reader for when no caller waits."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.arm()
+
 
 class Channel:
     """A connection.  Made by `connect`; once closed, for whatever reason, it stays closed."""
@@ -176,7 +192,7 @@ class Channel:
         self.address = address
         self._make_lock = threading.Lock  # tells later whether gevent patched the process since
         self._cooperative = type(threading.Lock()).__module__ != "_thread"
-        self._pid = os.getpid()
+        self._foreign = False  # it belongs to the process that forked this one
         self._sock = sock
         self._connection = connection
         self._shield = shield
@@ -204,10 +220,8 @@ class Channel:
         self._sent_bytes = 0  # as the kernel took them
         self._taken_bytes = 0  # as HTTP/2 queued them: under TLS the two do not compare
         self._received_bytes = 0
-        self._received_at = time.monotonic()
+        self._hear(time.monotonic())
         self._pinged_by_peer_at = 0.0
-        self._pinged_at: float | None = None
-        self._pongs_seen = 0
         self._calls = 0
         self._round_trips = [0] * 40
         sock.setblocking(False)
@@ -278,18 +292,19 @@ class Channel:
             CallFailed: With the status, and whether the request may have been applied.
             Closed: The channel is another process's, or from before gevent patched this one.
         """
-        self._check_usable()
-        if self._delivering == threading.get_ident():
+        if self._foreign or threading.Lock is not self._make_lock:
+            raise self._not_ours()
+        if self._delivering is not None and self._delivering == threading.get_ident():
             raise errors.UsageError(
                 "a call from within a callback of the same connection would wait for itself"
             )
-        block = self._head(method, metadata)
-        if deadline is not NEVER:
-            block += grpc.timeout_field(deadline.remaining())
-        call = _Unary(self, method, block, grpc.frame(request))
+        block = self._heads.get((method, metadata)) or self._head(method, metadata)
         started = time.monotonic()
+        if deadline is not NEVER:
+            block += grpc.timeout_field(deadline.at_s - started)
+        call = _Unary(self, method, block, grpc.frame(request))
         try:
-            self._start(call)
+            self._start(call, started)
             self._flush(deadline)
             self.wait(call, deadline)
         finally:
@@ -297,11 +312,11 @@ class Channel:
                 self._abandon(call)
         if not call.done:
             raise self._timed_out(call)
-        if call.status.code is not grpc.Code.OK:
+        if call.status is not grpc.OK:
             raise grpc.CallFailed(method, call.status)
-        self._round_trips[int((time.monotonic() - started) * 1e6).bit_length()] += 1
         reply = call.reply
         assert reply is not None
+        self._round_trips[int((self._heard_at - started) * 1e6).bit_length()] += 1
         return reply
 
     def stream(
@@ -316,9 +331,10 @@ class Channel:
         The callbacks run one at a time, in order, on whichever thread reads; they must be quick and must not
         call this channel.  `on_end` comes once, unless we cancel.
         """
-        self._check_usable()
+        if self._foreign or threading.Lock is not self._make_lock:
+            raise self._not_ours()
         call = Stream(self, method, self._head(method, metadata), on_message, on_end)
-        self._start(call)
+        self._start(call, time.monotonic())
         self._flush()
         if not self._standby_started:
             self._start_standby()
@@ -332,7 +348,7 @@ class Channel:
     @property
     def usable(self) -> bool:
         """Whether a new call has a chance."""
-        return self._closed is None and not self._connection.exhausted and self._pid == os.getpid()
+        return self._closed is None and not self._connection.exhausted
 
     def statistics(self) -> Statistics:
         """The counters."""
@@ -341,15 +357,10 @@ class Channel:
             self._calls, self._sent_bytes, self._received_bytes, in_flight, tuple(self._round_trips)
         )
 
-    def _check_usable(self) -> None:
-        if self._pid != os.getpid():
-            raise errors.Closed(
-                f"the connection to {self.address} was made before a fork, by process {self._pid}"
-            )
-        if threading.Lock is not self._make_lock:
-            raise errors.Closed(
-                f"the connection to {self.address} was made before gevent patched this process"
-            )
+    def _not_ours(self) -> errors.Closed:
+        if self._foreign:
+            return errors.Closed(f"the connection to {self.address} was made before a fork")
+        return errors.Closed(f"the connection to {self.address} was made before gevent patched this process")
 
     def _head(self, method: str, metadata: grpc.Metadata) -> bytes:
         block = self._heads.get((method, metadata))
@@ -361,17 +372,18 @@ class Channel:
             self._heads[method, metadata] = block
         return block
 
-    def _start(self, call: _Call) -> None:
-        idle = self._reader is None and time.monotonic() - self._received_at > 1
-        if idle:
+    def _start(self, call: _Call, now: float) -> None:
+        connection = self._connection
+        if self._reader is None and now - self._heard_at > 1:
             self._notice_the_end()
         with self._mutex:
-            connection = self._connection
             if self._closed is not None:
                 raise _failed(call.method, f"{self.address}: {self._closed}", errors.Outcome.NONE)
             if connection.exhausted:
                 raise _failed(call.method, f"{self.address} is going away", errors.Outcome.NONE)
             self._calls += 1
+            if not connection.open_streams:
+                self._hear(now)  # silence counts from the first request on
             if not self._queued and connection.can_open:
                 call.stream = connection.open(call.block, call, call.body, call.end)
             else:
@@ -472,6 +484,7 @@ class Channel:
             if self._reader is waiter:
                 waiter.leads = self
                 return True
+            waiter.arm()  # before anybody can make it the heir
             self._parked[waiter] = None
             return False
 
@@ -503,7 +516,7 @@ class Channel:
     def _read_until(self, waiter: Waiter, deadline: Deadline) -> None:
         while not waiter.done and self._closed is None:
             if not self._read(deadline) and deadline.expired:
-                return
+                return  # read once more than the time allowed: `_read` looks before it waits
 
     def _last_look(self, waiter: Waiter) -> None:
         """A timer that fires before a reply that has long arrived lets it be read.
@@ -543,7 +556,7 @@ class Channel:
     def _stand_by(self) -> None:
         """Read whenever nobody else does."""
         try:
-            while self._closed is None and self._pid == os.getpid():
+            while self._closed is None:
                 if self._cooperative or self._take_over():
                     self._read(NEVER)
                     self._offer()
@@ -607,10 +620,11 @@ class Channel:
 
     def _receive(self, deadline: Deadline) -> bytes | None:
         """The next bytes; None when there are none yet; `_torn` is set while they are in our hands."""
-        wait_s = min(deadline.remaining(), self._patience_s())
-        if self._connection.pings_owed:
+        connection = self._connection
+        wait_s = max(min(deadline.at_s, self._look_at) - time.monotonic(), 0.0)
+        if connection.pings_owed:
             wait_s = min(wait_s, self._answer_pings())
-        if self._unsent or self._connection.has_output:
+        if self._unsent or connection.has_output:
             if self._cooperative:
                 time.sleep(0)  # whom we just woke may send, and takes our acknowledgements along
             self._flush()
@@ -653,23 +667,24 @@ class Channel:
         """What came; nothing at all means the end, unless TLS has only a part of a record yet."""
         if not data and (self._shield is None or data is None):
             return self._fail("the server closed the connection")
+        connection = self._connection
         self._received_bytes += len(data)
-        self._received_at = time.monotonic()
+        self._hear(time.monotonic())
         failure = None
         with self._mutex:
             try:
-                self._connection.receive(data)
+                connection.receive(data)
             except http2.ProtocolError as error:
                 failure = f"the server broke HTTP/2: {error}"
             if self._queued:
                 self._admit()
-            if self._connection.exhausted:
-                self._refuse_queued()
+                if connection.exhausted:
+                    self._refuse_queued()
         if self._deliveries:
             self._deliver()
         if failure is not None:
             self._fail(failure)
-        elif self._connection.goaway is not None and not self._connection.open_streams:
+        elif connection.goaway is not None and not connection.open_streams:
             self._fail("the server said goodbye")
 
     def _deliver(self) -> None:
@@ -682,12 +697,11 @@ class Channel:
             finally:
                 self._delivering = before
 
-    def _patience_s(self) -> float:
-        """Seconds until the silence must be looked at."""
-        if not self._connection.open_streams:
-            return SILENCE_S
-        due = self._received_at + SILENCE_S if self._pinged_at is None else self._pinged_at + PONG_S
-        return max(0.0, due - time.monotonic())
+    def _hear(self, now: float) -> None:
+        """Bytes came, or the first request went out: silence counts from here."""
+        self._heard_at = now
+        self._look_at = now + SILENCE_S
+        self._pinged = False
 
     def _watch_silence(self) -> None:
         """Ask a silent server whether it lives; take one that does not answer for dead.
@@ -695,24 +709,18 @@ class Channel:
         Never without streams and never more often than every 5 s: etcd ends such connections.
         """
         now = time.monotonic()
-        if self._pinged_at is not None and self._connection.pongs == self._pongs_seen:
-            if (
-                now - self._pinged_at >= PONG_S
-                and self._received_at < self._pinged_at
-                and not self._readable()
-            ):
-                self._fail(f"silent for {now - self._received_at:.0f} s, no answer to a ping")
-                return
-            if self._received_at >= self._pinged_at:
-                self._pinged_at = None  # bytes came, which is as good as the answer
-        else:
-            self._pinged_at = None
-        if self._pinged_at is None and self._connection.open_streams and now - self._received_at >= SILENCE_S:
-            self._pinged_at = now
-            self._pongs_seen = self._connection.pongs
+        if now < self._look_at:
+            return
+        if not self._connection.open_streams:
+            self._look_at = now + SILENCE_S
+        elif not self._pinged:
+            self._pinged = True
+            self._look_at = now + PONG_S
             with self._mutex:
                 self._connection.ping()
             self._flush()
+        elif not self._readable():  # a process that was stopped finds the answer waiting
+            self._fail(f"silent for {now - self._heard_at:.0f} s, no answer to a ping")
 
     # Sending.
 
@@ -754,8 +762,14 @@ class Channel:
                     self._torn_write = True
                     size = self._writer.send(self._unsent)
                 self._sent_bytes += size
-                self._unsent = b"" if size == len(self._unsent) else memoryview(self._unsent)[size:]
-                self._torn_write = False
+                if size == len(self._unsent):
+                    self._unsent = b""
+                    self._torn_write = False
+                    if not self._connection.has_output:
+                        return True
+                else:
+                    self._unsent = memoryview(self._unsent)[size:]
+                    self._torn_write = False
             except (BlockingIOError, TimeoutError):
                 self._torn_write = False
                 if deadline.expired or self._closed is not None or not self._await_room(deadline):
@@ -811,11 +825,12 @@ class Channel:
 
     def _forget_in_child(self) -> None:
         """After a fork, in the child: the parent's connection is not ours to touch, nor to keep open."""
+        self._foreign = True
         self._closed = self._closed or "made before a fork"
         for sock in {self._sock, self._writer, *self._alarm}:
             fd = sock.detach()
             if fd >= 0:
-                os.close(fd)
+                os.closerange(fd, fd + 1)  # at once; gevent's os.close leaves it to a later turn of the hub
         for waiter in (*self._parked, self._standby):
             waiter.post()
 

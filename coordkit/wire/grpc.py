@@ -191,6 +191,25 @@ class Exchange:
         if end and not self._ended:
             self._break("the response ended without a status")
 
+    def on_response(self, head: http2.Headers, body: bytes, trailers: http2.Headers) -> None:
+        """The whole response; the hot path of unary calls."""
+        if (
+            self._ended
+            or self._headed
+            or trailers.get(b"grpc-status") != b"0"
+            or head.get(b":status") != b"200"
+            or not head.get(b"content-type", b"").startswith(b"application/grpc")
+            or body[:1] != b"\0"
+            or int.from_bytes(body[1:5], "big") != len(body) - 5
+        ):
+            self.on_headers(head, False)
+            self.on_data(body, False)
+            self.on_headers(trailers, True)
+            return
+        self._headed = True
+        self.on_message(body[5:])
+        self.finish(OK)
+
     def on_reset(self, code: int) -> None:
         """The server ended the stream early."""
         if self._ended:
