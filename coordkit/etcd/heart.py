@@ -152,8 +152,9 @@ class Heart:
             pulse.news.tell(pulse)
             return
         pulse.note_answer(sent_s, reply.TTL)
-        if pulse.lane is lane:
+        if pulse.lane is lane and lane is not self._common:
             self._leave_lane(pulse)  # a lease that is renewed blocks nobody: back to the common stream
+            pulse.lane = self._common
         if pulse.overdue:
             pulse.overdue = False
             pulse.news.tell(pulse)
