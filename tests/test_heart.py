@@ -1,4 +1,4 @@
-"""The heart without a server: the deadline rule, and what it does about silence, on a clock of the test's own."""
+"""The heart without a server: the deadline rule, and what it does about silence, on a clock of its own."""
 
 from __future__ import annotations
 
