@@ -211,6 +211,13 @@ class Session:
         self.look()
         return self._state
 
+    @property
+    def alive(self) -> bool:
+        """Whether the state is ACTIVE or SUSPENDED; cheap."""
+        if self._state is State.ACTIVE and self._pulse.deadline_s > boottime() and self._pid == os.getpid():
+            return True
+        return self.state in (State.ACTIVE, State.SUSPENDED)
+
     def remaining(self) -> float:
         """Seconds for which the lease certainly lives, seen from here; 0 when lost."""
         if self._pid != os.getpid() or self._state is State.LOST:
@@ -226,9 +233,8 @@ class Session:
             SessionLost: It is gone, or must be taken as gone.
             Closed: This program closed it.
         """
-        if self._state is State.ACTIVE and self._pulse.deadline_s > boottime() and self._pid == os.getpid():
+        if self.alive:
             return
-        self.look()
         if self._state is State.CLOSED:
             raise errors.Closed(f"{self} was closed: {self._reason}")
         if self._state is State.LOST:

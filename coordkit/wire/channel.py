@@ -34,7 +34,7 @@ from coordkit.wire import grpc, http2, tls
 SILENCE_S = 10.0  # without a byte while streams are open: ask
 PONG_S = 5.0  # without an answer: the connection is dead
 ANSWER_S = 0.1  # how long the answer to a ping may wait; whoever pings for a sign of life allows seconds
-LINGER_S = 0.005  # how long the standby leaves the socket to the next caller
+LINGER_S = 0.02  # how long the standby leaves the socket to the next caller
 RECEIVE_BYTES = 256 * 2**10
 
 
