@@ -1,0 +1,265 @@
+"""Each interleaving is survived, and each rule is needed: without it, the same play ends in a violation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from interleavings import scenarios
+from interleavings.meddler import Meddler
+from interleavings.stage import Stage, Violation, mutate
+
+from coordkit import session as sessions
+from coordkit import waitlist
+from coordkit.etcd import client as clients
+from coordkit.etcd import kv
+
+Scenario = Callable[[Stage], None]
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+LONG_S = 15.0  # for what must happen, on a busy machine
+SHORT_S = 1.0  # for what will not happen, because its rule was taken out
+
+
+@pytest.fixture
+def patience_s(request: pytest.FixtureRequest) -> float:
+    return LONG_S if "mutation" not in request.fixturenames else SHORT_S
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, etcd: object) -> Iterator[object]:
+    """The run's server; one of its own for what raises the alarm."""
+    if "out_of_space" not in request.node.name:
+        yield etcd
+        return
+    from coordkit.testing import LocalEtcd
+
+    with LocalEtcd() as own:
+        yield own
+
+
+@pytest.fixture
+def stage(server, namespace: str, patience_s: float, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    monkeypatch.setattr(waitlist, "LINGER_S", 60.0)  # what was watched once is watched for the whole play
+    stage = Stage(server.endpoint, namespace, Meddler.installed(monkeypatch), patience_s)
+    yield stage
+    stage.close()
+
+
+# The rules, each as what the code is without it.
+
+
+def creates_compare_no_epoch(patch: pytest.MonkeyPatch) -> None:
+    mutate(
+        patch,
+        sessions.Session,
+        "create",
+        "[kv.create(key) == 0, in_epoch, *when]",
+        "[kv.create(key) == 0, *when]",
+    )
+
+
+def withdrawal_without_a_bump(patch: pytest.MonkeyPatch) -> None:
+    def withdraw(self: sessions.Session, key: bytes, epoch: int, pause_s: float = 0.0) -> None:
+        self._try_txn(kv.txn_request([], [kv.delete(key)]), self.client.deadline(None))
+
+    patch.setattr(sessions.Session, "withdraw", withdraw)
+
+
+def a_doubt_is_settled_by_a_read(patch: pytest.MonkeyPatch) -> None:
+    mutate(
+        patch,
+        sessions.Session,
+        "_find_out",
+        "kv.put(self.key, self._value, lease=self.lease_id)",
+        "self.read_key",
+    )
+
+
+def a_refusal_is_taken_for_the_last_word(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, sessions.Session, "create", "if self._see_key(result.found(1).first) == epoch:", "if True:")
+
+
+def who_finds_the_session_key_gone_goes_on(patch: pytest.MonkeyPatch) -> None:
+    def see_key(self: sessions.Session, session_key: kv.KeyValue | None) -> int:
+        return session_key.mod_revision if session_key else self._epoch
+
+    patch.setattr(sessions.Session, "_see_key", see_key)
+
+
+def an_earlier_copy_is_not_recognized(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, sessions.Session, "create", "if mine is not None:", "if False:")
+
+
+def the_newest_are_read_whoever_they_are(patch: pytest.MonkeyPatch) -> None:
+    mutate(
+        patch, waitlist.Line, "_read", "max_create_revision=ticket.create_revision", "max_create_revision=0"
+    )
+
+
+def a_join_reads_once(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_wait", "if ticket.phase is Phase.JOINING:", "if False:")
+
+
+def the_reply_to_a_join_is_always_believed(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "join", "if ticket.phase is Phase.JOINING:", "if True:")
+
+
+def strikes_by_name(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Ticket, "strike", "self.ahead.get(key, revision) < revision", "key in self.ahead")
+
+
+def strikes_by_name_while_joining(patch: pytest.MonkeyPatch) -> None:
+    rule = "struck.get(other.key, 0) < other.create_revision"
+    mutate(patch, waitlist.Ticket, "take", rule, "other.key not in struck")
+
+
+def no_confirming_read(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(waitlist.Line, "_is_covered", lambda self, ticket: True)
+
+
+def no_confirming_read_far_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(waitlist._End, "on_created", lambda self, revision: None)
+
+
+def hand_over_to_whoever_waits(patch: pytest.MonkeyPatch) -> None:
+    def hand_over(self: waitlist.Line, release: kv.TxnResult) -> None:
+        for ticket in self._tickets.values():
+            if ticket.phase is waitlist.Phase.WAITING:
+                ticket.phase = waitlist.Phase.READY
+                ticket.waiter.wake()
+                return
+
+    patch.setattr(waitlist.Line, "_hand_over", hand_over)
+
+
+def no_hand_over(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(waitlist.Line, "_hand_over", lambda self, release: None)
+
+
+def a_window_is_the_line(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Ticket, "take", "if snapshot.more:", "if False:")
+
+
+def the_predecessors_end_is_our_turn(patch: pytest.MonkeyPatch) -> None:
+    def read(self: waitlist.Line, ticket: waitlist.Ticket, deadline: object) -> None:
+        ticket.phase = waitlist.Phase.READY
+
+    patch.setattr(waitlist.Line, "_read", read)
+
+
+def far_back_our_own_key_is_not_watched(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_wait_far", "(predecessor, ticket.key)", "(predecessor, predecessor)")
+
+
+def what_was_read_unregistered_counts(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_wait_far", "ticket.ahead = None", "pass")
+
+
+def a_read_need_not_show_our_key(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_read", "if not found.kvs or found.kvs[0].key != ticket.key:", "if False:")
+
+
+def our_own_deletion_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Ticket, "strike", "if key == self.key:", "if False:")
+
+
+def a_gap_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(waitlist.Line, "watch_missed", lambda self, feed: None)
+
+
+def after_a_gap_nobody_reads(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "watch_missed", "self._covered_from = None", "pass")
+
+
+def a_gap_far_back_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(waitlist._End, "on_gap", lambda self, compacted: None)
+
+
+def any_read_will_do(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(clients.Client, "seen_revision", 0)
+
+
+def a_key_that_is_gone_is_a_loss(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_delete_verified", "attempted |= ", "_ = ")
+
+
+def a_key_that_is_gone_was_released(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_delete_verified", "attempted = False", "attempted = True")
+
+
+def the_session_key_is_not_asked(patch: pytest.MonkeyPatch) -> None:
+    rule = 'raise self._lost(f"its key was gone'
+    mutate(patch, waitlist.Line, "release", rule, f"if not attempted: {rule}")
+
+
+def out_of_space_ends_a_withdrawal(patch: pytest.MonkeyPatch) -> None:
+    rule = "self._try_txn(bare, limit)"
+    mutate(patch, sessions.Session, "withdraw", rule, f"{rule}; return")
+
+
+def a_withdrawal_goes_on_alone(patch: pytest.MonkeyPatch) -> None:
+    def again(self: sessions.Session, job: Callable[[float], None], pause_s: float) -> None:
+        self.lost.wait(pause_s)
+        job(pause_s)
+
+    patch.setattr(sessions.Session, "_defer_again", again)
+
+
+PLAYS: dict[Scenario, list[Mutation]] = {
+    scenarios.late_copy_after_the_caller_gave_up: [creates_compare_no_epoch, withdrawal_without_a_bump],
+    scenarios.late_copy_after_an_interruption: [creates_compare_no_epoch, withdrawal_without_a_bump],
+    scenarios.late_copy_after_acquire_and_release: [creates_compare_no_epoch, a_doubt_is_settled_by_a_read],
+    scenarios.join_arrives_twice: [an_earlier_copy_is_not_recognized],
+    scenarios.reply_lost_with_many_joined_behind: [the_newest_are_read_whoever_they_are],
+    scenarios.reply_lost_and_then_a_stale_read: [a_join_reads_once],
+    scenarios.session_key_gone_with_a_create_in_doubt: [who_finds_the_session_key_gone_goes_on],
+    scenarios.an_epoch_ends_under_other_creates: [a_refusal_is_taken_for_the_last_word],
+    scenarios.own_key_deleted_before_the_reply_to_its_join: [the_reply_to_a_join_is_always_believed],
+    scenarios.a_name_is_created_again_before_the_snapshot: [strikes_by_name_while_joining],
+    scenarios.a_name_is_created_again_before_an_old_event: [strikes_by_name],
+    scenarios.predecessor_deleted_before_the_watch_stands: [no_confirming_read],
+    scenarios.own_key_deleted_before_the_watch_stands: [no_confirming_read, a_read_need_not_show_our_key],
+    scenarios.own_key_deleted_before_a_local_release: [hand_over_to_whoever_waits],
+    scenarios.a_local_hand_over_needs_no_event: [no_hand_over],
+    scenarios.the_window_goes_before_the_head: [a_window_is_the_line],
+    scenarios.the_predecessor_goes_far_back: [the_predecessors_end_is_our_turn],
+    scenarios.the_predecessor_goes_before_it_is_watched: [no_confirming_read_far_back],
+    scenarios.own_key_deleted_far_back: [far_back_our_own_key_is_not_watched],
+    scenarios.own_key_deleted_far_back_and_a_read_fails: [what_was_read_unregistered_counts],
+    scenarios.compaction_while_near: [a_gap_is_ignored],
+    scenarios.own_key_deleted_in_compacted_history: [after_a_gap_nobody_reads],
+    scenarios.compaction_while_far: [a_gap_far_back_is_ignored],
+    scenarios.a_read_from_the_past: [any_read_will_do],
+    scenarios.release_with_its_reply_lost: [a_key_that_is_gone_is_a_loss],
+    scenarios.release_lost_and_the_key_gone_with_the_session: [the_session_key_is_not_asked],
+    scenarios.release_whose_key_was_deleted_by_somebody: [a_key_that_is_gone_was_released],
+    scenarios.out_of_space_while_withdrawing: [out_of_space_ends_a_withdrawal],
+    scenarios.out_of_space_and_another_waiter_leaves: [a_withdrawal_goes_on_alone],
+}
+
+
+@pytest.mark.parametrize("scenario", PLAYS, ids=lambda scenario: scenario.__name__)
+def test_it_is_survived(scenario: Scenario, stage: Stage) -> None:
+    """
+    The interleaving ends as it must.
+    """
+    scenario(stage)
+
+
+@pytest.mark.parametrize(
+    ("scenario", "mutation"),
+    [(scenario, mutation) for scenario, mutations in PLAYS.items() for mutation in mutations],
+    ids=lambda function: function.__name__,
+)
+def test_the_rule_is_needed(
+    scenario: Scenario, mutation: Mutation, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """
+    Without the rule the same interleaving ends in a violation.
+    """
+    mutation(monkeypatch)
+
+    with pytest.raises(Violation) as caught:
+        scenario(stage)
+    print(f"{mutation.__name__}: {caught.value}")
