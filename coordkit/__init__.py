@@ -36,9 +36,11 @@ from coordkit.errors import (
     Unavailable,
     UsageError,
 )
-from coordkit.etcd import kv
+from coordkit.etcd import etcdrpc, kv
 from coordkit.recipes.lock import Lock
 from coordkit.session import Session, State
+
+etcdrpc.install()  # before anybody imports etcd3
 
 __version__ = "0.1.0"
 

@@ -172,6 +172,11 @@ class Client:
             channel = self.channel(deadline)
         return channel.call(method, payload, deadline, self._metadata)
 
+    @property
+    def metadata(self) -> grpc.Metadata:
+        """What a call on the current connection carries beside its request: the token, if there is one."""
+        return self._metadata
+
     # Streams and waits.
 
     def stream(

@@ -140,7 +140,9 @@ class Watcher:
         request = messages.WatchCreateRequest(
             key=key, range_end=range_end, start_revision=start_revision, filters=list(filters), fragment=True
         )
-        watch = Watch(self, request, listener)
+        return self._begin(Watch(self, request, listener))
+
+    def _begin(self, watch: Watch) -> Watch:
         with self._lock:
             self._queue.append(watch)
             if self._stream is None:
@@ -348,7 +350,7 @@ class Watcher:
 
     def _on_events(self, response: messages.WatchResponse) -> None:
         watch = self._live.get(response.watch_id)
-        if watch is None or not response.events:
+        if watch is None:
             return
         parts: typing.Sequence[messages.Event] = response.events
         if response.fragment or response.watch_id in self._fragments:
@@ -357,6 +359,12 @@ class Watcher:
             if response.fragment:
                 return
             parts = self._fragments.pop(response.watch_id)
+        self._tell(watch, response.header, parts)
+
+    def _tell(
+        self, watch: Watch, header: messages.ResponseHeader, parts: typing.Sequence[messages.Event]
+    ) -> None:
+        """Pass on what is new; without any event the response is a note of progress."""
         events = []
         for part in parts:
             stored = part.kv
