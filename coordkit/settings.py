@@ -12,7 +12,7 @@ import attrs
 from coordkit import errors, keys
 from coordkit.etcd import options as opts
 from coordkit.session import Terms
-from coordkit.wire import address
+from coordkit.wire import address, tls
 
 DEFAULT_URL = "etcd://127.0.0.1:2379/coordkit"
 DEFAULT_NAMESPACE = "coordkit"
@@ -89,28 +89,36 @@ def _build(values: dict[str, typing.Any], sources: dict[str, str]) -> Settings:
             )
         return value
 
-    tls = bool(values.get("tls"))
-    endpoints = tuple(address.Address.parse(each, tls) for each in values["endpoints"])
+    secure = bool(values.get("tls"))
+    endpoints = tuple(address.Address.parse(each, secure) for each in values["endpoints"])
     if not endpoints:
         raise errors.InvalidValue(f"no endpoint was given (from the {sources['endpoints']})")
-    if any(each.tls for each in endpoints):
-        # Not ignored: a password must never travel in the clear where TLS was asked for.
-        shown = ", ".join(str(each) for each in endpoints if each.tls)
-        raise errors.InvalidValue(f"{shown}: this version cannot speak TLS; nothing was sent")
+    _check_certificates(endpoints, values, sources)
     options = opts.Options(
         endpoints=endpoints,
         timeout_s=number("timeout"),
         user=values.get("user"),
         password=values.get("password"),
-        cacert=values.get("cacert"),
-        cert=values.get("cert"),
-        key=values.get("key"),
+        credentials=tls.Credentials(values.get("cacert"), values.get("cert"), values.get("key")),
     )
     identity = values["identity"]
     if not isinstance(identity, str) or not identity:
         raise errors.InvalidValue(f"identity must be a str that is not empty, not {identity!r}")
     terms = Terms.of(number("ttl"), values.get("max_hold"), values.get("on_lost"))
     return Settings(options, keys.namespace(values["namespace"]), identity, terms, sources)
+
+
+def _check_certificates(
+    endpoints: tuple[address.Address, ...], values: dict[str, typing.Any], sources: dict[str, str]
+) -> None:
+    """Whoever gives certificates wants TLS: a password must not travel in the clear over a missing letter."""
+    if any(each.tls for each in endpoints):
+        return
+    for name in ("cacert", "cert", "key"):
+        if values.get(name) is not None and "ETCDCTL" not in sources[name]:
+            raise errors.InvalidValue(
+                f"{name} was given (from the {sources[name]}), but no endpoint uses TLS: write etcds:// or https://"
+            )
 
 
 def from_url(url: str) -> dict[str, typing.Any]:

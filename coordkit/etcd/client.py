@@ -305,7 +305,8 @@ class Client:
         for _ in endpoints:
             endpoint = endpoints[self._turn % len(endpoints)]
             try:
-                return self._greet(channels.Channel.connect(endpoint, limit.sooner(share_s)), limit)
+                channel = channels.Channel.connect(endpoint, limit.sooner(share_s), self.options.credentials)
+                return self._greet(channel, limit)
             except grpc.CallFailed as failure:
                 if failure.status.from_server and failure.status.code is not grpc.Code.UNAVAILABLE:
                     raise  # a wrong password is wrong everywhere

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from coordkit.wire import address
+from coordkit.wire import address, tls
 
 
 @attrs.frozen
@@ -15,6 +15,4 @@ class Options:
     timeout_s: float = 5.0  # for dialling, and for requests whose caller names no timeout
     user: str | None = None
     password: str | None = attrs.field(default=None, repr=False)
-    cacert: str | None = None
-    cert: str | None = None
-    key: str | None = None
+    credentials: tls.Credentials = tls.NO_CREDENTIALS

@@ -881,7 +881,7 @@ def _shake_hands(sock: socket.socket, shield: tls.Shield, deadline: Deadline) ->
             sock.sendall(ours)
         if done:
             return
-        received = _hear(sock, deadline)
+        received = _hear(sock, deadline, "in the TLS handshake: does this port speak TLS?")
 
 
 def _greet(
@@ -894,21 +894,22 @@ def _greet(
     received: bytes | None = b"" if shield is None else shield.decrypt(b"")
     while True:
         if received is None:
-            raise ConnectionResetError("the server closed the connection before it said anything")
+            raise ConnectionResetError("the server closed the connection behind the TLS handshake")
         connection.receive(received)
         if connection.settled:
             return len(greeting)
-        received = _hear(sock, deadline)
-        if shield is not None:
-            received = shield.decrypt(received)
+        if shield is None:
+            received = _hear(sock, deadline, "before it said anything: does this port want TLS?")
+        else:
+            received = shield.decrypt(_hear(sock, deadline, "before it said anything"))
 
 
-def _hear(sock: socket.socket, deadline: Deadline) -> bytes:
-    """The next bytes, which must come within the deadline."""
+def _hear(sock: socket.socket, deadline: Deadline, when: str) -> bytes:
+    """The next bytes, which must come within the deadline; `when` says where we are if the peer leaves."""
     if deadline.expired:
         raise TimeoutError("timed out")
     sock.settimeout(None if deadline.remaining() == math.inf else max(0.001, deadline.remaining()))
     data = sock.recv(RECEIVE_BYTES)
     if not data:
-        raise ConnectionResetError("the server closed the connection before it said anything")
+        raise ConnectionResetError(f"the server closed the connection {when}")
     return data
