@@ -17,8 +17,7 @@ import time
 import etcd_server
 
 import coordkit
-from coordkit import fencing
-from coordkit.etcd import kv
+from coordkit import fencing, kv
 
 LOCK = "critical-section"
 KEY = b"/critical-section/counter"
