@@ -282,11 +282,13 @@ class TestDeadline:
         After a move to another stream the old stream's answer is worth what its own renewal was.
         """
         pulse = add(1)
-        live(THIRD_S)
+        live(0.5)
+        add(2)
+        live(THIRD_S - 0.5)
         first_s = clock()
         live(SIXTH_S + 0.1)
-        old, new = server.streams
-        assert (old.renewals, new.renewals) == ([1], [1])
+        old, new = server.living
+        assert (old.renewals, new.renewals) == ([1, 2], [1])
 
         old.answer()
         heart._turn()
@@ -402,9 +404,13 @@ class TestSilence:
                 while stream.renewals and stream.renewals[0] != dead:
                     stream.answer()
 
+        for pulse in victims:
+            news(pulse)
         live(4 * TTL_S, meanwhile=answer)
 
         assert [pulse.deadline_s > clock() for pulse in victims] == [False, True, True]
+        assert server.drops == []
+        assert [news(pulse) for pulse in victims[1:]] == [2, 2]  # overdue once, and then no more
 
     def test_an_answered_lease_comes_back_to_the_common_stream(self, heart, server, clock, add, live):
         """

@@ -26,6 +26,7 @@ from coordkit.etcd import client as clients
 from coordkit.etcd import lease as leases
 from coordkit.etcd import options as opts
 from coordkit.etcd import pulse as pulses
+from coordkit.wire import channel as channels
 from coordkit.wire import grpc, messages
 
 SLACK_S = 0.02  # what is due within this goes along
@@ -53,6 +54,7 @@ class Heart:
         self._common: pulses.Lane | None = None
         self._client: clients.Client | None = None
         self._dial_at_s = 0.0
+        self._heard: tuple[channels.Channel | None, float] = (None, 0.0)  # the last answer: on what, and when
         self._trouble = ""
 
     def start(self) -> None:
@@ -120,12 +122,17 @@ class Heart:
 
     def _drop(self, pulse: pulses.Pulse) -> None:
         self._pulses.pop(pulse.lease_id, None)
-        self._leave_lane(pulse)
+        self._board(pulse, None)
 
-    def _leave_lane(self, pulse: pulses.Pulse) -> None:
-        lane, pulse.lane = pulse.lane, None
-        if lane is not None and lane is not self._common and lane.stream is not None:
-            lane.stream.cancel()  # nobody else uses it
+    def _board(self, pulse: pulses.Pulse, lane: pulses.Lane | None) -> None:
+        """From now on it is renewed there; a stream on which nobody is left goes."""
+        left, pulse.lane = pulse.lane, lane
+        if lane is not None:
+            lane.riders += 1
+        if left is not None:
+            left.riders -= 1
+            if not left.riders and left is not self._common and left.stream is not None:
+                left.stream.cancel()
 
     def _look_at(self, pulse: pulses.Pulse, at_s: float) -> None:
         pulse.look_at_s = at_s
@@ -151,10 +158,10 @@ class Heart:
             self._drop(pulse)
             pulse.news.tell(pulse)
             return
+        self._heard = (lane.channel, boottime())
         pulse.note_answer(sent_s, reply.TTL)
-        if pulse.lane is lane and lane is not self._common:
-            self._leave_lane(pulse)  # a lease that is renewed blocks nobody: back to the common stream
-            pulse.lane = self._common
+        if pulse.lane is lane and lane.own:
+            self._board(pulse, self._common)  # a lease that is renewed blocks nobody
         if pulse.overdue:
             pulse.overdue = False
             pulse.news.tell(pulse)
@@ -182,7 +189,8 @@ class Heart:
             self._dial_at_s = now + retry_s * random.uniform(0.5, 1.0)
         for pulse in self._pulses.values():
             if pulse.lane is lane:
-                pulse.lane = pulse.sent_s = None  # what was on its way may be lost: again, elsewhere
+                self._board(pulse, None)
+                pulse.sent_s = None  # what was on its way may be lost: again, elsewhere
                 pulse.due_s = now
                 self._set_overdue(pulse)
                 self._look_at(pulse, now)
@@ -226,25 +234,30 @@ class Heart:
     def _move(self, pulse: pulses.Pulse) -> None:
         """Unanswered: etcd blocks a stream on a dead lease, so this one gets a stream of its own.
 
-        If that is not answered either, the connection is the suspect, and goes.
+        If that is not answered either, while no other is, the connection is the suspect, and goes.
         """
-        lane = pulse.lane
+        lane, sent_s = pulse.lane, pulse.sent_s
+        assert sent_s is not None
         self._trouble = f"nobody answered for {pulse.patience_s:.1f} s"
-        if lane is not None and lane is self._common and lane.alive:
-            pulse.lane = self._open(pulse)
-        else:
-            self._leave_lane(pulse)
-            if lane is not None and lane.alive and self._client is not None:
-                self._client.drop_channel("renewals go unanswered", lane.channel)
-        pulse.sent_s = None
-        pulse.due_s = boottime()
         self._set_overdue(pulse)
+        pulse.due_s = boottime()
+        pulse.sent_s = None
+        if lane is self._common:
+            self._common = None  # nobody else is to be held up there
+        if lane is None or not lane.alive:
+            self._board(pulse, None)
+        elif not lane.own:
+            self._board(pulse, self._open(pulse, own=True))
+        elif self._heard[0] is not lane.channel or self._heard[1] < sent_s:
+            self._board(pulse, None)
+            if self._client is not None:
+                self._client.drop_channel("renewals go unanswered", lane.channel)
 
     def _send(self, pulse: pulses.Pulse) -> None:
         if pulse.lane is None or not pulse.lane.alive:
             if self._common is None or not self._common.alive:
                 self._common = self._open(pulse)
-            pulse.lane = self._common
+            self._board(pulse, self._common)
         if pulse.lane is None:
             pulse.sent_s = None
             pulse.due_s = self._dial_at_s
@@ -253,14 +266,14 @@ class Heart:
         pulse.lane.renew(pulse, boottime())  # taken before it is sent: the deadline is counted from there
         self.renewals += 1
 
-    def _open(self, pulse: pulses.Pulse) -> pulses.Lane | None:
+    def _open(self, pulse: pulses.Pulse, own: bool = False) -> pulses.Lane | None:
         """A keep-alive stream; None while nobody answers."""
         now = boottime()
         if now < self._dial_at_s:
             return None
         if self._client is None:
             self._client = clients.Client(self._options)
-        lane = pulses.Lane(now)
+        lane = pulses.Lane(now, own)
         try:
             lane.stream = self._client.stream(
                 leases.KEEP_ALIVE,

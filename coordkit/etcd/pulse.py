@@ -86,8 +86,10 @@ class News:
 class Lane:
     """One keep-alive stream, and the send times of what it has not answered: per lease, in order."""
 
-    def __init__(self, opened_s: float) -> None:
+    def __init__(self, opened_s: float, own: bool = False) -> None:
         self.opened_s = opened_s
+        self.own = own  # one lease's alone
+        self.riders = 0  # how many pulses are to be renewed on it
         self.stream: channels.Stream | None = None
         self.ended = False
         self._sent: dict[int, collections.deque[float]] = {}
