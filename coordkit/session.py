@@ -114,6 +114,8 @@ class Created:
     create_revision: int
     #: The results of the operations that went along; None when an earlier copy of the request had made it.
     result: kv.TxnResult | None
+    #: Whether the first request was answered, so that no copy of it can be on its way.
+    at_once: bool = False
 
 
 class Session:
@@ -138,6 +140,7 @@ class Session:
         self._key_created = 0  # 0: it was not put yet
         self._watched_from = 0  # 0: the watch does not stand yet
         self._nonces = itertools.count(1)
+        self._spare_nonces: list[str] = []
         self._waiters: dict[channels.Waiter, None] = {}
         self._holds: dict[object, _Noted] = {}  # the oldest first
         self._runs_out = False  # closed, but not revoked: another thread is inside a critical section
@@ -354,9 +357,19 @@ class Session:
 
     # What hangs on it.
 
+    def return_nonce(self, nonce: str) -> None:
+        """Let a name be used again: its key was deleted, and no request for it was ever in doubt.
+
+        etcd remembers every deleted name until it compacts, and each read of a line walks over all of them.
+        """
+        self._spare_nonces.append(nonce)
+
     def nonce(self) -> str:
         """A name for a key that no other key of this session has, or will have."""
-        return f"{next(self._nonces):x}"
+        try:
+            return self._spare_nonces.pop()
+        except IndexError:
+            return f"{next(self._nonces):x}"
 
     def hold(self, hold: object, on_lost: typing.Callable[[str], None]) -> None:
         """Note that something is held from now on, by this thread; max_hold counts from here."""
@@ -402,7 +415,7 @@ class Session:
         """Create a key that hangs on this session.
 
         Args:
-            key: Its name; unique to this session (a nonce), so that its existence proves that we made it.
+            key: Its name; this session's alone, and not in doubt: its existence proves that we made it.
             value: What to store.
             deadline: For the caller; what is in doubt afterwards is withdrawn in the background.
             when: Further conditions.
@@ -417,6 +430,7 @@ class Session:
 
         Cost: 1 commit; 1 more whenever a reply was lost.
         """
+        at_once = True
         while True:
             self.check()
             with self._lock:
@@ -433,6 +447,7 @@ class Session:
                 raise errors.SessionLost(f"{self} was lost: {self._reason}") from error
             except BaseException as error:
                 if not _certainly_nothing(error):
+                    at_once = False
                     found = self._resolve(key, epoch, deadline, error)
                     if found is not None:
                         return Created(found.create_revision, None)
@@ -440,7 +455,7 @@ class Session:
                     raise
                 continue
             if result.succeeded:
-                return Created(result.revision, result)
+                return Created(result.revision, result, at_once)
             mine = result.found(0).first
             if mine is not None:
                 return Created(mine.create_revision, None)  # an earlier copy of this very request

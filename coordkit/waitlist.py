@@ -2,7 +2,8 @@
 
 A key `<prefix><lease>-<nonce>`, leased, is a place in line.  Any key under the prefix counts, so Go's
 `concurrency.Mutex`, its `Election`, and `etcdctl lock` stand in the same line.  The place never changes:
-revisions only grow, so nobody can ever come to stand before a key that exists.
+revisions only grow, so nobody can ever come to stand before a key that exists.  Names come back (ours when
+their last use ended beyond doubt, Go's always), so a deletion counts only against keys older than itself.
 
 What may grant (the rule that everything here serves): one *snapshot* of the line that contains my own key,
 cut down to the keys older than mine, and from then on only *strikes*: deletions that a watch reports which
@@ -33,7 +34,7 @@ from coordkit import errors, keys
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
-from coordkit.session import Link, Session
+from coordkit.session import Created, Link, Session
 from coordkit.wire import channel as channels
 
 WINDOW = 16  # how many before me are watched one by one
@@ -79,8 +80,10 @@ class Ticket:
 
     def __init__(self, session: Session, prefix: bytes) -> None:
         self.session = session
-        self.key = keys.place(prefix, session.lease_id, session.nonce())
+        self.nonce = session.nonce()
+        self.key = keys.place(prefix, session.lease_id, self.nonce)
         self.create_revision = 0
+        self.created_at_once = False
         self.waiter = channels.Waiter()
         self.phase = Phase.JOINING
         #: Older keys that nobody has struck off, with their create revisions; None: too many to know (far).
@@ -111,9 +114,16 @@ class Ticket:
             if struck.get(other.key, 0) < other.create_revision
         }
 
+    def created(self, created: Created) -> None:
+        """The reply to the join came.  Under the line's lock."""
+        self.create_revision = created.create_revision
+        self.created_at_once = created.at_once
+        if self.struck and self.struck.get(self.key, 0) > self.create_revision:
+            self.phase = Phase.GONE  # deleted, and told, before this reply
+
     def strike(self, key: bytes, revision: int) -> None:
         """A key of the line was deleted at `revision`.  Under the line's lock."""
-        if key == self.key:
+        if key == self.key and self.create_revision:
             if self.phase is not Phase.LEFT and revision > self.create_revision:
                 self.phase = Phase.GONE
                 self.waiter.wake()
@@ -167,15 +177,14 @@ class Line:
                 [self._newest],
             )
             assert created is not None
-            ticket.create_revision = created.create_revision
-            if created.result is None:
+            with self._lock:
+                ticket.created(created)
+                if created.result is not None and ticket.phase is Phase.JOINING:
+                    ticket.phase = Phase.WAITING
+                    ticket.take(created.result.found(1), created.result.revision)
+                    self._settle(ticket)
+            if ticket.phase is Phase.JOINING:
                 self._read(ticket, deadline)  # the reply was lost: others may have joined behind us since
-            else:
-                with self._lock:
-                    if ticket.phase is Phase.JOINING:  # GONE: deleted, and told, before this reply
-                        ticket.phase = Phase.WAITING
-                        ticket.take(created.result.found(1), created.result.revision)
-                        self._settle(ticket)
         except BaseException:
             self.leave(ticket)
             raise
@@ -191,7 +200,7 @@ class Line:
         created = session.create(ticket.key, _describe(session), deadline, [empty], [])
         if created is None:
             return None
-        ticket.create_revision = created.create_revision
+        ticket.created(created)
         ticket.phase = Phase.READY  # nobody was there at our create revision
         return ticket
 
@@ -399,6 +408,8 @@ class Line:
             raise
         self._forget(ticket)
         if result.succeeded:
+            if ticket.created_at_once and not attempted:
+                ticket.session.return_nonce(ticket.nonce)
             if local:
                 self._hand_over(result)
             return result.revision

@@ -210,6 +210,7 @@ class Channel:
             collections.deque()
         )
         self._delivering: int | None = None  # the thread in whose callbacks we are
+        self._gathering = False  # the reader sends presently what is queued now
         self._completed = False  # a unary call ended in the batch that was read last
         self._queued: collections.deque[_Call] = collections.deque()
         self._heads: dict[tuple[str, grpc.Metadata], bytes] = {}
@@ -305,7 +306,8 @@ class Channel:
         call = _Unary(self, method, block, grpc.frame(request))
         try:
             self._start(call, started)
-            self._flush(deadline)
+            if not self._gathering:
+                self._flush(deadline)
             self.wait(call, deadline)
         finally:
             if not call.done:
@@ -601,7 +603,9 @@ class Channel:
         Returns:
             False when the time, or the silence that we allow, ran out with nothing to read.
         """
-        self._completed = False
+        served, self._completed = self._completed, False
+        if served and self._cooperative:
+            self._gather()
         try:
             data = self._receive(deadline)
             if data is None:
@@ -625,8 +629,6 @@ class Channel:
         if connection.pings_owed:
             wait_s = min(wait_s, self._answer_pings())
         if self._unsent or connection.has_output:
-            if self._cooperative:
-                time.sleep(0)  # whom we just woke may send, and takes our acknowledgements along
             self._flush()
         if self._cooperative:
             self._sock.settimeout(wait_s)
@@ -646,6 +648,14 @@ class Channel:
             return self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return None
+
+    def _gather(self) -> None:
+        """Let those whom we just woke queue their next requests, to send them all at once."""
+        self._gathering = True
+        try:
+            time.sleep(0)
+        finally:
+            self._gathering = False
 
     def _answer_pings(self) -> float:
         """Answer pings that have waited long enough; returns the seconds until that is so.

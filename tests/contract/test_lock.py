@@ -736,18 +736,28 @@ class TestNames:
 
     def test_the_layout_of_keys(self, coord, namespace):
         """
-        Keys are /<namespace>/lock/<name>/<lease>-<nonce>, one nonce for each acquisition.
+        Keys are /<namespace>/lock/<name>/<lease>-<nonce>; no two at a time share a nonce.
         """
-        keys = []
-        for _ in range(2):
-            with coord.lock("a/b") as lock:
-                keys.append(lock.key)
+        with coord.lock("a/b") as one, coord.lock("c") as other:
+            prefix, _, nonce = one.key.decode().rpartition("-")
 
-        for key in keys:
-            prefix, _, nonce = key.decode().rpartition("-")
             assert prefix == f"/{namespace}/lock/a%2Fb/{coord.session.lease_id:016x}"
             assert nonce
-        assert keys[0] != keys[1]
+            assert nonce != other.key.decode().rpartition("-")[2]
+
+    def test_names_come_back_when_their_last_use_is_beyond_doubt(self, coord):
+        """
+        A loop of acquisitions uses one name, for etcd remembers each deleted one until it compacts.
+        """
+        lock = coord.lock("again")
+        keys, fences = set(), []
+        for _ in range(5):
+            with lock:
+                keys.add(lock.key)
+                fences.append(lock.fence)
+
+        assert len(keys) == 1
+        assert fences == sorted(set(fences))
 
     def test_a_prefix_that_is_taken_as_it_is(self, coord):
         """
