@@ -1,8 +1,14 @@
-"""What tests of programs that use coordkit need: a private etcd."""
+"""What tests of programs that use coordkit need: private etcd servers and clusters, and faults.
+
+The fixtures are in the module `pytest_coordkit`, which pytest loads by itself.
+"""
 
 from __future__ import annotations
 
+from coordkit.testing.certificates import Certificates
+from coordkit.testing.cluster import EtcdCluster
 from coordkit.testing.etcd_program import EtcdNotFound
-from coordkit.testing.local_etcd import EtcdFailed, LocalEtcd
+from coordkit.testing.etcd_server import EtcdFailed
+from coordkit.testing.local_etcd import LocalEtcd
 
-__all__ = ["EtcdFailed", "EtcdNotFound", "LocalEtcd"]
+__all__ = ["Certificates", "EtcdCluster", "EtcdFailed", "EtcdNotFound", "LocalEtcd"]

@@ -9,6 +9,7 @@ import http.client
 import json
 import random
 import socket
+import ssl
 
 from coordkit import errors
 
@@ -33,9 +34,29 @@ def free_ports(count: int) -> list[int]:
     raise errors.CoordError(f"no {count} free ports in {_PORTS.start} to {_PORTS.stop - 1}")
 
 
-def get_json(port: int, path: str) -> object:
-    """What a loopback server says at `path`; None when it says nothing that we understand."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+def has_ipv6() -> bool:
+    """Whether one can listen on ::1."""
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def get_json(port: int, path: str, context: ssl.SSLContext | None = None) -> object:
+    """What a loopback server says at `path`; None when it says nothing that we understand.
+
+    Args:
+        port: On 127.0.0.1.
+        path: Of the URL.
+        context: For a server that speaks TLS.
+    """
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+        if context is None
+        else http.client.HTTPSConnection("127.0.0.1", port, timeout=1.0, context=context)
+    )
     try:
         connection.request("GET", path)
         return json.loads(connection.getresponse().read())
