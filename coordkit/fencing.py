@@ -9,7 +9,7 @@ fence travels with the write, and the store keeps the largest one, by name.
         report.replace(content, lock.fence)    # a file
 
 The check means something only where fences grow from holder to holder, and where every writer goes through
-it.
+it.  Until the newer holder has been admitted, the older one can still write: be admitted first, then read.
 
 Source: Kleppmann, "How to do distributed locking" (2016); Gray and Cheriton, "Leases" (SOSP 1989).
 Cost: for a table 1 statement, 3 at most; for a file 1 lock, and 1 sync for each new fence.
@@ -144,8 +144,8 @@ class FileFence:
     def admit(self, fence: int, timeout: float | None = 5.0) -> typing.Iterator[None]:
         """Refuse a fence smaller than the largest seen; else remember it, and keep all other writers out.
 
-        For what is more than a replacement: read, change, append.  What the block has written when its
-        process is killed stays as it is.
+        For what is no replacement, as appending.  What the block has written when its process is killed stays
+        as it is.
 
         Args:
             fence: The lock's.
@@ -176,15 +176,38 @@ class FileFence:
     def replace(self, content: bytes, fence: int, timeout: float | None = 5.0) -> None:
         """Put new content in the file's place, whole or not at all.  The same terms as `admit`."""
         with self.admit(fence, timeout):
-            fresh = self.path + ".new"  # nobody else writes it: we have been admitted
-            with open(fresh, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            if os.path.exists(self.path):
-                shutil.copymode(self.path, fresh)
-            os.replace(fresh, self.path)
-            _sync_folder(self.path)
+            self._write(content)
+
+    def update(
+        self, change: typing.Callable[[bytes], bytes], fence: int, timeout: float | None = 5.0
+    ) -> None:
+        """Replace the content by what `change` makes of it; nobody writes between reading and writing.
+
+        Args:
+            change: Gets the content, empty when there is no file, and returns the new one.
+            fence: As for `admit`.
+            timeout: As for `admit`.
+        """
+        with self.admit(fence, timeout):
+            self._write(change(self._content()))
+
+    def _content(self) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return b""
+
+    def _write(self, content: bytes) -> None:
+        fresh = self.path + ".new"  # nobody else writes it: we have been admitted
+        with open(fresh, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if os.path.exists(self.path):
+            shutil.copymode(self.path, fresh)
+        os.replace(fresh, self.path)
+        _sync_folder(self.path)
 
     def largest(self) -> int:
         """The largest fence seen; 0 when there was none."""

@@ -33,7 +33,7 @@ class FileCounter:
         self._fence = fencing.FileFence(path)
 
     def add_one(self, coord: coordkit.Coordinator, lock: coordkit.Lock) -> None:
-        self._fence.replace(b"%d" % (self.value(coord) + 1), lock.fence)
+        self._fence.update(lambda content: b"%d" % (int(content or b"0") + 1), lock.fence)
 
     def value(self, coord: coordkit.Coordinator) -> int:
         return int(self._path.read_bytes()) if self._path.exists() else 0

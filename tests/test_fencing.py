@@ -271,8 +271,7 @@ class TestFileFence:
 
         def add():
             for _ in range(10):
-                with file.admit(7, timeout=-1):
-                    target.write_text(str(int(target.read_text()) + 1))
+                file.update(lambda content: b"%d" % (int(content) + 1), 7, timeout=-1)
 
         threads = [threading.Thread(target=add) for _ in range(4)]
         for thread in threads:
@@ -281,6 +280,36 @@ class TestFileFence:
             thread.join()
 
         assert target.read_text() == "40"
+
+    def test_no_former_holder_comes_between_reading_and_writing(self, target):
+        """
+        Whoever updates has been admitted before it reads; a file that is not there reads as empty.
+        """
+        file = FileFence(target)
+
+        def change(content):
+            with pytest.raises(coordkit.DeadlineExceeded):
+                file.replace(b"older", 4, timeout=0)
+            return content + b"newer"
+
+        file.update(change, 5)
+
+        assert target.read_bytes() == b"newer"
+        with pytest.raises(StaleFence):
+            file.update(lambda content: content, 4)
+
+    def test_an_update_that_fails_changes_nothing(self, target):
+        """
+        The content stays, and so does the fence.
+        """
+        file = FileFence(target)
+        file.replace(b"kept", 5)
+
+        with pytest.raises(ZeroDivisionError):
+            file.update(lambda content: b"%d" % (1 // 0), 6)
+
+        assert target.read_bytes() == b"kept"
+        assert file.largest() == 6
 
     def test_a_writer_that_is_half_way_keeps_others_out(self, target):
         """
