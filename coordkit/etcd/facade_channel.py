@@ -20,7 +20,7 @@ from coordkit import errors
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.wire import channel as channels
-from coordkit.wire import grpc
+from coordkit.wire import grpc, messages
 
 Serialize = typing.Callable[[typing.Any], bytes]
 Deserialize = typing.Callable[[bytes], typing.Any]
@@ -113,13 +113,14 @@ class Channel:
         def call(request: typing.Any, timeout: float | None = None, *_: object, **__: object) -> typing.Any:
             self.check_open()
             try:
-                return self._client.unary(
+                reply = self._client.unary(
                     method,
                     _Request(request, serialize),
-                    typing.cast("type[clients.Reply]", reply_type),
+                    typing.cast("type[_Reply]", reply_type),
                     _deadline(timeout),
                     repeatable=method in READS,
                 )
+                return reply.message
             except errors.UsageError:
                 raise
             except errors.CoordError as error:
@@ -343,11 +344,22 @@ class _Request:
         return self._payload
 
 
+class _Reply:
+    """A reply, and the header that the client looks at, if the user's deserializer leaves one."""
+
+    def __init__(self, message: typing.Any) -> None:
+        self.message = message
+        self.header: messages.ResponseHeader = getattr(message, "header", messages.ResponseHeader())
+
+
 class _ReplyType:
     """A class of replies as far as the client needs one."""
 
     def __init__(self, deserialize: Deserialize) -> None:
-        self.FromString = deserialize
+        self._deserialize = deserialize
+
+    def FromString(self, payload: bytes) -> _Reply:
+        return _Reply(self._deserialize(payload))
 
 
 def _identity(message: typing.Any) -> typing.Any:

@@ -147,7 +147,7 @@ class Lock(etcd3.Lock):  # type: ignore[misc]  # etcd3 has no types
         Raises:
             AcquireTimeout: It is another's still; etcd3's own goes on without the lock.
         """
-        if not self.acquire():
+        if not self.acquire(WITH_S):
             raise errors.AcquireTimeout(f"lock {self.name!r} was not acquired within {WITH_S} s")
         return self
 
