@@ -81,6 +81,7 @@ def connect(
         "on_lost": on_lost,
     }
     coordinator = Coordinator(settings.resolve(url, given))
+    del url, user, password, given  # some tools show the locals of a traceback
     try:
         coordinator.client.connect()
     except BaseException:

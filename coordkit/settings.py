@@ -132,11 +132,13 @@ def from_url(url: str) -> dict[str, typing.Any]:
     scheme, mark, rest = url.partition("://")
     if not mark:
         scheme, rest = "etcd", url
-    shown = f"{scheme}://{rest.rpartition('@')[2]}" if mark else rest.rpartition("@")[2]
-    if scheme not in _SCHEMES:
-        raise errors.InvalidValue(f"{shown!r} is no URL of etcd: expected etcd://host:port/namespace")
     rest, _, query = rest.partition("?")
     authority, slash, path = rest.partition("/")
+    _check_userinfo(authority, path, query)
+    hosts_and_path = rest.rpartition("@")[2]
+    shown = f"{scheme}://{hosts_and_path}" if mark else hosts_and_path
+    if scheme not in _SCHEMES:
+        raise errors.InvalidValue(f"{shown!r} is no URL of etcd: expected etcd://host:port/namespace")
     userinfo, at, hosts = authority.rpartition("@")
     found: dict[str, typing.Any] = {"tls": _SCHEMES[scheme]}
     if hosts:
@@ -154,6 +156,16 @@ def from_url(url: str) -> dict[str, typing.Any]:
             raise errors.InvalidValue(f"{shown!r} has an unknown setting {name!r}; known are {known}")
         found[name] = value
     return found
+
+
+def _check_userinfo(authority: str, path: str, query: str) -> None:
+    """A password that is cut short by its own `/` or `?` would end up in host names, keys and errors."""
+    names = [part.partition("=")[0] for part in query.split("&")]
+    if "@" in path or ("@" not in authority and any("@" in name for name in names)):
+        raise errors.InvalidValue(
+            "the URL has an '@' behind its first '/' or '?': in a user or a password '/' is written %2F and "
+            "'?' is written %3F; in a namespace '@' is written %40"
+        )
 
 
 def _from_environment() -> list[tuple[str, dict[str, typing.Any]]]:

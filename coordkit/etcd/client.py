@@ -326,9 +326,8 @@ class Client:
         """A token for this connection: tokens are a member's own."""
         if self.options.user is None:
             return
-        request = messages.AuthenticateRequest(name=self.options.user, password=self.options.password or "")
         try:
-            reply = channel.call(AUTHENTICATE, request.SerializeToString(), deadline)
+            reply = channel.call(AUTHENTICATE, _Secret.of(self.options), deadline)
         except grpc.CallFailed as failure:
             if "authentication is not enabled" in failure.status.message:
                 return
@@ -357,6 +356,19 @@ class Client:
         finally:
             self._dialling.release()
         return True
+
+
+class _Secret(bytes):
+    """A request that holds a password, and does not show it to tools that print the locals of a traceback."""
+
+    @classmethod
+    def of(cls, options: opts.Options) -> _Secret:
+        """The request for a token."""
+        request = messages.AuthenticateRequest(name=options.user or "", password=options.password or "")
+        return cls(request.SerializeToString())
+
+    def __repr__(self) -> str:
+        return "<secret>"
 
 
 def pause(pause_s: float, deadline: Deadline, error: errors.CoordError) -> float:

@@ -32,21 +32,22 @@ class Address:
         """
         if not isinstance(text, str):
             raise errors.InvalidValue(f"an endpoint must be a str, not {type(text).__name__}")
+        shown = repr(f"...@{text.rpartition('@')[2]}" if "@" in text else text)  # no password in an error
         scheme, mark, rest = text.strip().partition("://")
         if not mark:
             scheme, rest = "etcds" if tls else "etcd", scheme
         if scheme in ("unix", "unixs"):
             if not rest or "\0" in rest:
-                raise errors.InvalidValue(f"{text!r} names no unix socket")
+                raise errors.InvalidValue(f"{shown} names no unix socket")
             return cls(path=rest, tls=tls or scheme == "unixs")
         match = _HOST_PORT.fullmatch(rest.rstrip("/"))
         if scheme not in _SCHEMES or match is None:
             raise errors.InvalidValue(
-                f"{text!r} is no endpoint: expected host:port, https://host:port or unix:///path"
+                f"{shown} is no endpoint: expected host:port, https://host:port or unix:///path"
             )
         port = int(match["port"] or DEFAULT_PORT)
         if not 0 < port < 65536:
-            raise errors.InvalidValue(f"{text!r} has port {port}, which is not between 1 and 65535")
+            raise errors.InvalidValue(f"{shown} has port {port}, which is not between 1 and 65535")
         return cls(host=match["v6"] or match["host"], port=port, tls=_SCHEMES[scheme])
 
     @property

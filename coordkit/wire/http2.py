@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import collections
 import enum
+import logging
 import struct
 import typing
+
+import hpack
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
@@ -40,6 +43,10 @@ _SETTING = struct.Struct(">HL")
 _U32 = struct.Struct(">L")
 
 Headers = dict[bytes, bytes]
+
+# The heart decodes on a native thread, where logging's locks, shared with greenlets, must not be touched; and
+# what hpack logs at DEBUG is every header.  A disabled logger takes no lock.
+_HPACK_LOGS = [logging.getLogger(name) for name in ("hpack.hpack", "hpack.table")]
 
 
 class ErrorCode(enum.IntEnum):
@@ -428,8 +435,8 @@ class Connection:
         stream.sink.on_headers(headers, end)
 
     def _decode(self, block: bytes) -> Headers:
-        import hpack
-
+        for log in _HPACK_LOGS:
+            log.disabled = True  # here, and not once: logging.config enables every logger that it finds
         if self._decoder is None:
             self._decoder = hpack.Decoder(max_header_list_size=LARGEST_HEADER_BLOCK)
             self._decoder.header_table_size = 0
