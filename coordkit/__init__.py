@@ -38,7 +38,8 @@ from coordkit.errors import (
 )
 from coordkit.etcd import etcdrpc, kv
 from coordkit.recipes.lock import Lock
-from coordkit.session import Session, State
+from coordkit.session import Session
+from coordkit.terms import State
 
 etcdrpc.install()  # before anybody imports etcd3
 

@@ -11,6 +11,7 @@ import logging
 import os
 import threading
 import typing
+import weakref
 
 from coordkit.deadline import LONGEST_WAIT_S, boottime
 from coordkit.etcd import pulse as pulses
@@ -130,3 +131,15 @@ def _perform(action: Action) -> None:
         action()
     except Exception:  # the other sessions must still be told of their losses
         _log.exception("an action of coordkit's own failed")
+
+
+def weakly(method: typing.Callable[[], None]) -> typing.Callable[[], None]:
+    """The method, as long as its object lives."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        target = reference()
+        if target is not None:
+            target()
+
+    return call

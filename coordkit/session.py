@@ -5,9 +5,7 @@ The lease lives as long as the heart renews it.  What "held" means rests on thre
 - the **deadline**, counted from before each renewal was sent (`etcd/heart.py`);
 - the **session key**, `/<namespace>/session/<lease>`, which hangs on the lease and is watched: its deletion
   is the end, whatever the deadline says;
-- the **epoch**, the session key's mod revision, which every leased create compares.  A request that was sent
-  may be applied long after its deadline, its cancel, or its connection's end.  Whoever doubts what became of
-  a create puts the session key once more: then each older copy compares an epoch that is over, and fails.
+- the **epoch**, the session key's mod revision, which every leased create compares (`leased.py`).
 
 The argument is written out in ARCHITECTURE.md, "Sessions".
 """
@@ -15,8 +13,6 @@ The argument is written out in ARCHITECTURE.md, "Sessions".
 from __future__ import annotations
 
 import datetime
-import enum
-import itertools
 import json
 import logging
 import math
@@ -29,71 +25,18 @@ import weakref
 import attrs
 
 from coordkit import attendant as attendants
-from coordkit import errors, keys, worker
+from coordkit import errors, keys, leased, worker
 from coordkit.deadline import NEVER, Deadline, boottime
 from coordkit.etcd import client as clients
 from coordkit.etcd import heart as hearts
 from coordkit.etcd import kv, watch
 from coordkit.etcd import lease as leases
 from coordkit.etcd import pulse as pulses
+from coordkit.terms import State, Terms
 from coordkit.wire import channel as channels
 from coordkit.wire import messages
 
-LEAST_TTL_S = 2  # etcd's own
-LARGEST_TTL_S = 9_000_000_000  # etcd's own
-DEFAULT_TTL_S = 10
-
 _log = logging.getLogger("coordkit")
-
-
-class State(enum.Enum):
-    """What we believe about the lease.
-
-    ACTIVE -> SUSPENDED -> ACTIVE, or -> LOST; CLOSED by us.
-    """
-
-    # ACTIVE: a renewal was answered lately; the deadline lies ahead.
-    ACTIVE = "active"
-    # SUSPENDED: a renewal is overdue.  What we hold is still ours until the deadline.
-    SUSPENDED = "suspended"
-    # LOST: etcd said so, or the deadline passed.  Terminal; every hold is lost.
-    LOST = "lost"
-    # CLOSED: by this program.  Terminal.
-    CLOSED = "closed"
-
-
-@attrs.frozen
-class Terms:
-    """How a session is to be."""
-
-    ttl_s: int = DEFAULT_TTL_S
-    max_hold_s: float = math.inf
-    on_lost: str | None = None  # "exit": end the process rather than go on without the session
-
-    @classmethod
-    def of(
-        cls, ttl: float = DEFAULT_TTL_S, max_hold: float | None = None, on_lost: str | None = None
-    ) -> Terms:
-        """Checked, from what a user wrote.
-
-        Raises:
-            InvalidValue: A TTL that etcd does not take, or another number that makes no sense.
-        """
-        if (
-            isinstance(ttl, bool)
-            or not isinstance(ttl, (int, float))
-            or not LEAST_TTL_S <= ttl <= LARGEST_TTL_S
-        ):
-            raise errors.InvalidValue(
-                f"ttl must be a number of seconds of at least {LEAST_TTL_S}, not {ttl!r}"
-            )
-        if max_hold is not None and (
-            isinstance(max_hold, bool) or not isinstance(max_hold, (int, float)) or not max_hold > 0
-        ):
-            raise errors.InvalidValue(f"max_hold must be a positive number of seconds, not {max_hold!r}")
-        if on_lost not in (None, "exit"):
-            raise errors.InvalidValue(f"on_lost must be None or 'exit', not {on_lost!r}")
-        return cls(math.ceil(ttl), math.inf if max_hold is None else max_hold, on_lost)
 
 
 @attrs.frozen(eq=False)
@@ -107,26 +50,14 @@ class Link:
     attendant: attendants.Attendant = attrs.field(factory=attendants.Attendant)
 
 
-@attrs.frozen
-class Created:
-    """A leased key that is ours."""
-
-    create_revision: int
-    #: The results of the operations that went along; None when an earlier copy of the request had made it.
-    result: kv.TxnResult | None
-    #: Whether the first request was answered, so that no copy of it can be on its way.
-    at_once: bool = False
-
-
-class Session:
+class Session(leased.LeasedKeys):
     """One lease and everything that hangs on it.  Made by `Session.open`."""
 
     def __init__(self, link: Link, terms: Terms, lease_id: int, ttl_s: int, granted_s: float) -> None:
+        key = b"%s%016x" % (keys.prefix(link.namespace, "session"), lease_id)
+        super().__init__(link.client, lease_id, key, _describe(link.identity))
         self.link = link
-        self.client = link.client
-        self.lease_id = lease_id
         self.ttl_s = ttl_s
-        self.key = b"%s%016x" % (keys.prefix(link.namespace, "session"), lease_id)
         #: Set, once and for ever, when the session is lost.
         self.lost = threading.Event()
         self._terms = terms
@@ -134,13 +65,7 @@ class Session:
         self._lock = threading.Lock()
         self._state = State.ACTIVE
         self._reason = ""
-        self._epoch = 0
-        self._in_epoch = kv.mod(self.key) == 0  # the compare of the epoch, kept because it is sent so often
-        self.read_key = kv.get(self.key)
-        self._key_created = 0  # 0: it was not put yet
         self._watched_from = 0  # 0: the watch does not stand yet
-        self._nonces = itertools.count(1)
-        self._spare_nonces: list[str] = []
         self._waiters: dict[channels.Waiter, None] = {}
         self._holds: dict[object, _Noted] = {}  # the oldest first
         self._runs_out = False  # closed, but not revoked: another thread is inside a critical section
@@ -148,7 +73,6 @@ class Session:
         self._announcer = worker.Worker(f"coordkit-listeners-{lease_id:x}")
         self._chores = worker.Worker(f"coordkit-chores-{lease_id:x}")
         self.identity_json = json.dumps(link.identity).encode()
-        self._value = _describe(link.identity)
         self._pulse = pulses.Pulse(lease_id, ttl_s, granted_s, link.attendant.news)
         self._watch: watch.Watch | None = None
         _SESSIONS.add(self)
@@ -199,11 +123,11 @@ class Session:
             created, epoch = mine.create_revision, mine.mod_revision
         self._enter_epoch(epoch)
         with self._lock:
-            self._key_created = created
+            self.key_created = created
             watched_from = self._watched_from
         self._watch_stands(watched_from)
         self.link.attendant.add(self, self._pulse)
-        if self._state in (State.LOST, State.CLOSED):
+        if self.is_over:
             self.link.attendant.remove(self._pulse)  # it ended before it was there to be removed
 
     # State.
@@ -244,6 +168,15 @@ class Session:
             raise errors.SessionLost(f"{self} was lost: {self._reason}")
 
     @property
+    def is_over(self) -> bool:
+        """Whether it was lost or closed, as far as was noticed."""
+        return self._state in (State.LOST, State.CLOSED)
+
+    def lose(self, reason: str) -> None:
+        """It is gone, whatever the clock says."""
+        self._finish(State.LOST, reason)
+
+    @property
     def reason(self) -> str:
         """Why it ended; empty while it lives."""
         return self._reason
@@ -279,7 +212,7 @@ class Session:
 
     def _turn(self, state: State) -> None:
         with self._lock:
-            if self._state in (State.LOST, State.CLOSED) or self._state is state:
+            if self.is_over or self._state is state:
                 return
             assert {self._state, state} == {State.ACTIVE, State.SUSPENDED}
             self._state = state
@@ -288,7 +221,7 @@ class Session:
     def _finish(self, state: State, reason: str) -> None:
         """LOST or CLOSED: once.  Quick: it may run on a reader."""
         with self._lock:
-            if self._state in (State.LOST, State.CLOSED):
+            if self.is_over:
                 return
             self._state = state
             self._reason = reason
@@ -319,7 +252,7 @@ class Session:
 
     def _orphan(self) -> None:
         """LOST, in the child of a fork: no I/O, no listener, no lock that a thread of the parent may hold."""
-        if self._state in (State.LOST, State.CLOSED):
+        if self.is_over:
             return
         self._lock = threading.Lock()
         self._state = State.LOST
@@ -340,7 +273,7 @@ class Session:
         """The watch on the session key tells what follows `revision`."""
         with self._lock:
             self._watched_from = revision
-            created = self._key_created
+            created = self.key_created
         # Before the key is put there is nothing to miss, and a read would take it for gone.
         if created and revision > created:
             self.defer(self._confirm_key)
@@ -352,31 +285,17 @@ class Session:
             reply = self.client.read(request, Deadline.after(max(0.1, self.remaining())))
         except errors.CoordError:
             return  # the deadline rules
-        if reply.count == 0 and reply.header.revision >= self._key_created:
+        if reply.count == 0 and reply.header.revision >= self.key_created:
             self._finish(State.LOST, f"its session key was gone at revision {reply.header.revision}")
 
     # What hangs on it.
-
-    def return_nonce(self, nonce: str) -> None:
-        """Let a name be used again: its key was deleted, and no request for it was ever in doubt.
-
-        etcd remembers every deleted name until it compacts, and each read of a line walks over all of them.
-        """
-        self._spare_nonces.append(nonce)
-
-    def nonce(self) -> str:
-        """A name for a key that no other key of this session has, or will have."""
-        try:
-            return self._spare_nonces.pop()
-        except IndexError:
-            return f"{next(self._nonces):x}"
 
     def hold(self, hold: object, on_lost: typing.Callable[[str], None]) -> None:
         """Note that something is held from now on, by this thread; max_hold counts from here."""
         with self._lock:
             self._holds[hold] = _Noted(threading.current_thread(), boottime(), on_lost)
             self._time_limit()
-            ended = self._state in (State.LOST, State.CLOSED)
+            ended = self.is_over
         if ended:
             on_lost(self._reason)  # it ended between the grant and this note, and told those it knew of
 
@@ -395,7 +314,7 @@ class Session:
         """Wake this waiter when the session ends."""
         with self._lock:
             self._waiters[waiter] = None
-        if self._state in (State.LOST, State.CLOSED):
+        if self.is_over:
             waiter.wake()
 
     def delist(self, waiter: channels.Waiter) -> None:
@@ -407,169 +326,9 @@ class Session:
         """Let the background finish what a caller has no time for."""
         self._chores.submit(job)
 
-    # Leased creates, and how doubts about them are settled.
-
-    def create(
-        self, key: bytes, value: bytes, deadline: Deadline, when: list[kv.Compare], then: list[kv.Op]
-    ) -> Created | None:
-        """Create a key that hangs on this session.
-
-        Args:
-            key: Its name; this session's alone, and not in doubt: its existence proves that we made it.
-            value: What to store.
-            deadline: For the caller; what is in doubt afterwards is withdrawn in the background.
-            when: Further conditions.
-            then: Further operations of the same transaction, after the put.
-
-        Returns:
-            The key, or None when one of `when` did not hold: nothing was written.
-
-        Raises:
-            SessionLost: Nothing will ever be written.
-            DeadlineExceeded, Unavailable, Rejected: Not created as far as the caller is concerned.
-
-        Cost: 1 commit; 1 more whenever a reply was lost.
-        """
-        at_once = True
-        while True:
-            self.check()
-            with self._lock:
-                epoch, in_epoch = self._epoch, self._in_epoch
-            request = kv.txn_request(
-                [kv.create(key) == 0, in_epoch, *when],
-                [kv.put(key, value, lease=self.lease_id), *then],
-                [kv.get(key), self.read_key],
-            )
-            try:
-                result = self.client.txn(request, deadline.sooner(self.remaining()))
-            except errors.LeaseNotFound as error:
-                self._finish(State.LOST, "etcd says that its lease is gone")
-                raise errors.SessionLost(f"{self} was lost: {self._reason}") from error
-            except BaseException as error:
-                if not _certainly_nothing(error):
-                    at_once = False
-                    found = self._resolve(key, epoch, deadline, error)
-                    if found is not None:
-                        return Created(found.create_revision, None)
-                elif not isinstance(error, _OUTAGE) or deadline.expired:
-                    raise
-                continue
-            if result.succeeded:
-                return Created(result.revision, result, at_once)
-            mine = result.found(0).first
-            if mine is not None:
-                return Created(mine.create_revision, None)  # an earlier copy of this very request
-            if self._see_key(result.found(1).first) == epoch:
-                return None  # the epoch is right, the key was free: one of `when` failed
-            # Our epoch was over: the refusal is certain, and the next try compares the new one.
-
-    def _resolve(
-        self, key: bytes, epoch: int, deadline: Deadline, doubt: BaseException
-    ) -> kv.KeyValue | None:
-        """After a create that may have been applied: what came of it, if the caller has time for that.
-
-        If not, `doubt` is raised, and the background makes sure that nothing is left behind.
-        """
-        try:
-            if not isinstance(doubt, _OUTAGE) or deadline.expired:
-                raise doubt
-            return self._find_out(key, epoch, deadline)
-        except BaseException:
-            self.defer(lambda: self.withdraw(key, epoch))
-            raise
-
-    def _see_key(self, session_key: kv.KeyValue | None) -> int:
-        """Take the epoch from a read of the session key.
-
-        Raises:
-            SessionLost: It is gone, or another's.
-        """
-        if session_key is None or session_key.create_revision != self._key_created:
-            self._finish(State.LOST, "its session key is gone")
-            raise errors.SessionLost(f"{self} was lost: {self._reason}")
-        self._enter_epoch(session_key.mod_revision)
-        return session_key.mod_revision
-
-    def _enter_epoch(self, epoch: int) -> None:
-        with self._lock:
-            if epoch > self._epoch:
-                self._epoch = epoch
-                self._in_epoch = kv.mod(self.key) == epoch
-
-    def _find_out(self, key: bytes, epoch: int, deadline: Deadline) -> kv.KeyValue | None:
-        """End the epoch, and read what the creates that compared it have made.  None: nothing, for good."""
-        request = kv.txn_request(
-            [kv.mod(self.key) == epoch],
-            [kv.put(self.key, self._value, lease=self.lease_id), kv.get(self.key), kv.get(key)],
-            [kv.get(self.key), kv.get(key)],
-        )
-        pause_s = clients.FIRST_PAUSE_S
-        while True:
-            self.check()
-            try:
-                result = self.client.txn(request, deadline.sooner(self.remaining()))
-            except _OUTAGE as error:
-                pause_s = clients.pause(pause_s, deadline, error)
-                continue
-            offset = 1 if result.succeeded else 0
-            self._see_key(result.found(offset).first)
-            return result.found(offset + 1).first
-
-    def withdraw(self, key: bytes, epoch: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
-        """Delete a key of ours and end the epoch that its creates compared, until that is certain.
-
-        Runs in the background, an attempt at a time; ends at the latest with the session, whose lease takes
-        the key.
-        """
-        if self._state in (State.LOST, State.CLOSED):
-            return
-        bump = kv.txn_request(
-            [kv.mod(self.key) == epoch],
-            [kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), self.read_key],
-            [self.read_key],
-        )
-        bare = kv.txn_request([], [kv.delete(key)])
-        limit = NEVER.sooner(self.client.options.timeout_s)
-        try:
-            result = self.client.txn(bump, limit)
-            self._see_key(result.found(2 if result.succeeded else 0).first)
-            if not result.succeeded:
-                self.client.txn(bare, limit)  # the epoch was over already: no copy can come any more
-            return
-        except errors.QuotaExceeded:
-            # Out of space no put passes, but deletes do: keep deleting, until a bump ends the doubt.
-            self._try_txn(bare, limit)
-        except errors.SessionLost:
-            return
-        except errors.CoordError as error:
-            _log.debug("%r: withdrawing %r: %s", self, key, error)
-        self._defer_again(lambda next_s: self.withdraw(key, epoch, next_s), pause_s)
-
-    def delete_mine(self, key: bytes, create_revision: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
-        """Delete a key whose create is certain, until that is certain too; in the background."""
-        if self._state in (State.LOST, State.CLOSED):
-            return
-        request = kv.txn_request([kv.create(key) == create_revision], [kv.delete(key)])
-        if not self._try_txn(request, NEVER.sooner(self.client.options.timeout_s)):
-            self._defer_again(lambda next_s: self.delete_mine(key, create_revision, next_s), pause_s)
-
-    def _defer_again(self, job: typing.Callable[[float], None], pause_s: float) -> None:
-        """Let the other jobs of the background have their turn before this one's next."""
-        next_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
-        self.link.attendant.after(pause_s, lambda: self.defer(lambda: job(next_s)))
-
-    def _try_txn(self, request: kv.TxnRequest, limit: Deadline) -> bool:
-        try:
-            self.client.txn(request, limit)
-            return True
-        except errors.CoordError as error:
-            _log.debug("%r: %s", self, error)
-            return False
-
-    @property
-    def key_created(self) -> int:
-        """The session key's create revision: the same for as long as this session lives."""
-        return self._key_created
+    def defer_after(self, delay_s: float, job: worker.Job) -> None:
+        """The same, in a while: the background's other jobs have their turn meanwhile."""
+        self.link.attendant.after(delay_s, lambda: self.defer(job))
 
     # The end.
 
@@ -580,7 +339,7 @@ class Session:
 
         Cost: 1 commit.
         """
-        already = self._state in (State.LOST, State.CLOSED)
+        already = self.is_over
         if not already:
             self._runs_out = any(_is_foreign(hold.owner) for hold in list(self._holds.values()))
         revoke = not already and not self._runs_out
@@ -631,17 +390,6 @@ class _KeyWatch:
 
     def on_refused(self, error: errors.CoordError) -> None:
         _log.warning("%r: its key cannot be watched: %s", self._session, error)
-
-
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
-
-
-def _certainly_nothing(error: BaseException) -> bool:
-    """Whether a create that failed with this cannot be applied, now or later."""
-    if isinstance(error, _OUTAGE):
-        return error.outcome is errors.Outcome.NONE
-    # Out of space is answered although the write may have been committed.
-    return isinstance(error, errors.CoordError) and not isinstance(error, errors.QuotaExceeded)
 
 
 def _is_foreign(owner: threading.Thread) -> bool:

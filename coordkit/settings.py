@@ -11,7 +11,7 @@ import attrs
 
 from coordkit import errors, keys
 from coordkit.etcd import options as opts
-from coordkit.session import Terms
+from coordkit.terms import Terms
 from coordkit.wire import address, tls
 
 DEFAULT_URL = "etcd://127.0.0.1:2379/coordkit"

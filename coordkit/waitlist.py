@@ -19,23 +19,19 @@ Cost: join 1 commit; a hand-over 1 event; leave and release 1 commit.
 
 from __future__ import annotations
 
-import datetime
-import enum
-import json
 import logging
 import threading
 import time
 import typing
 import weakref
 
-import attrs
-
-from coordkit import errors, keys
-from coordkit.deadline import NEVER, Deadline
+from coordkit import attendant as attendants
+from coordkit import errors, keys, linewatch
+from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
-from coordkit.session import Created, Link, Session
-from coordkit.wire import channel as channels
+from coordkit.session import Link, Session
+from coordkit.ticket import Contender, Phase, Ticket, contender, describe
 
 WINDOW = 16  # how many before me are watched one by one
 LINGER_S = 3.0  # how long the prefix's watch outlives its last waiter
@@ -44,99 +40,6 @@ RETRY_S = 0.2
 _log = logging.getLogger("coordkit")
 
 T = typing.TypeVar("T")
-
-
-class Phase(enum.Enum):
-    """Where a ticket stands.  Changed under the line's lock."""
-
-    # JOINING: registered; our key may or may not be there, and we know of nobody before us.
-    JOINING = 1
-    # WAITING: our key is in line; `ahead` is a superset of those before us that are still there (near),
-    # or unknown (far).
-    WAITING = 2
-    # READY: no older key exists, and none can appear.  Ours, if the session lives when the waiter looks; it
-    # stays so while it is held.
-    READY = 3
-    # GONE: our key was deleted by somebody else, or with its lease.
-    GONE = 4
-    # LEFT: we gave the place up; whatever is told now is too late.
-    LEFT = 5
-
-
-@attrs.frozen
-class Contender:
-    """One place in a line, for people to look at."""
-
-    key: bytes
-    lease: int
-    fence: int
-    identity: str
-    since: str
-    mine: bool
-
-
-class Ticket:
-    """One acquisition's place in line."""
-
-    def __init__(self, session: Session, prefix: bytes) -> None:
-        self.session = session
-        self.nonce = session.nonce()
-        self.key = keys.place(prefix, session.lease_id, self.nonce)
-        self.create_revision = 0
-        self.created_at_once = False
-        self.waiter = channels.Waiter()
-        self.phase = Phase.JOINING
-        #: Older keys that nobody has struck off, with their create revisions; None: too many to know (far).
-        self.ahead: dict[bytes, int] | None = {}
-        self.predecessor = b""
-        self.snapshot_revision = 0
-        #: Deletions told while a snapshot is on its way, which may be older than they are; None: none is.
-        self.struck: dict[bytes, int] | None = {}
-        self.cancelled = False
-        self.on_gone: typing.Callable[[str], None] | None = (
-            None  # once it is held: whom a foreign deletion hurts
-        )
-
-    def take(self, snapshot: kv.RangeResult, revision: int) -> None:
-        """A snapshot of the line, newest first, that begins with our own key.  Under the line's lock."""
-        before = snapshot.kvs[1:]
-        struck = self.struck or {}
-        self.struck = None
-        self.snapshot_revision = revision
-        self.predecessor = before[0].key if before else b""
-        if snapshot.more:
-            self.ahead = None  # a window is not the line
-            return
-        self.ahead = {
-            other.key: other.create_revision
-            for other in before
-            # Names come back: only a deletion that is younger than this very key strikes it.
-            if struck.get(other.key, 0) < other.create_revision
-        }
-
-    def created(self, created: Created) -> None:
-        """The reply to the join came.  Under the line's lock."""
-        self.create_revision = created.create_revision
-        self.created_at_once = created.at_once
-        if self.struck and self.struck.get(self.key, 0) > self.create_revision:
-            self.phase = Phase.GONE  # deleted, and told, before this reply
-
-    def strike(self, key: bytes, revision: int) -> None:
-        """A key of the line was deleted at `revision`.  Under the line's lock."""
-        if key == self.key and self.create_revision:
-            if self.phase is not Phase.LEFT and revision > self.create_revision:
-                self.phase = Phase.GONE
-                self.waiter.wake()
-                if self.on_gone is not None:
-                    self.on_gone(f"its key was deleted at revision {revision}")
-            return
-        if self.struck is not None:
-            self.struck[key] = revision
-        if self.ahead and self.ahead.get(key, revision) < revision:
-            # Younger than the key that we know: not an old event told again, nor an older key of that name.
-            del self.ahead[key]
-            if not self.ahead:
-                self.waiter.wake()
 
 
 class Line:
@@ -149,7 +52,7 @@ class Line:
         self._oldest = kv.range(prefix, keys_only=True, oldest_first=True, limit=1)
         self._lock = threading.Lock()
         self._tickets: dict[bytes, Ticket] = {}  # registered for strikes, by key
-        self._feed: _Feed | None = None  # the watch on the prefix
+        self._feed: linewatch.Feed | None = None  # the watch on the prefix
         #: The revision from which on the watch has told every deletion; None: it does not stand.
         self._covered_from: int | None = None
         self._read_at_s = self._used_at_s = time.monotonic()  # the last safety read; the last departure
@@ -170,7 +73,7 @@ class Line:
         try:
             created = session.create(
                 ticket.key,
-                _describe(session),
+                describe(session),
                 deadline,
                 [],
                 # Here, and only here, the newest key is mine, and the others are those before me.
@@ -197,7 +100,7 @@ class Line:
         """
         ticket = Ticket(session, self.prefix)
         empty = kv.create(self.prefix, keys.range_end(self.prefix)) == 0
-        created = session.create(ticket.key, _describe(session), deadline, [empty], [])
+        created = session.create(ticket.key, describe(session), deadline, [empty], [])
         if created is None:
             return None
         ticket.created(created)
@@ -335,7 +238,7 @@ class Line:
         """Wait until the predecessor, or our own key, goes; then read again."""
         self._unregister(ticket)
         predecessor = ticket.predecessor
-        ends = [_End(ticket.waiter) for _ in range(2)]
+        ends = [linewatch.End(ticket.waiter) for _ in range(2)]
         watches = [
             self.link.watcher.watch(key, end, filters=(watch.NO_PUTS,))
             for key, end in zip((predecessor, ticket.key), ends, strict=True)
@@ -401,52 +304,22 @@ class Line:
         with self._lock:
             local = any(other is not ticket for other in self._tickets.values())
             ticket.on_gone = None  # from here on it is we who delete it, and the answer tells
+        session = ticket.session
         try:
-            result, attempted = self._delete_verified(ticket, local)
+            deleted = session.delete_verified(
+                ticket.key, ticket.create_revision, [self._oldest] if local else []
+            )
         except BaseException:
             self.leave(ticket)
             raise
         self._forget(ticket)
-        if result.succeeded:
-            if ticket.created_at_once and not attempted:
-                ticket.session.return_nonce(ticket.nonce)
-            if local:
-                self._hand_over(result)
-            return result.revision
-        session_key = result.found(0).first
-        if (
-            attempted
-            and session_key is not None
-            and session_key.create_revision == ticket.session.key_created
-        ):
-            return None  # our own earlier attempt deleted it
-        raise self._lost(f"its key was gone at revision {result.revision}")
-
-    def _delete_verified(self, ticket: Ticket, local: bool) -> tuple[kv.TxnResult, bool]:
-        """Ask until there is an answer; also tells whether an earlier attempt may have been applied."""
-        session = ticket.session
-        request = kv.txn_request(
-            [kv.create(ticket.key) == ticket.create_revision],
-            [kv.delete(ticket.key), self._oldest] if local else [kv.delete(ticket.key)],
-            [session.read_key],
-        )
-        attempted = False
-        pause_s = clients.FIRST_PAUSE_S
-        while True:
-            limit = NEVER.sooner(session.remaining())
-            if limit.expired:
-                session.look()
-                raise self._lost(session.reason)
-            try:
-                return session.client.txn(request, limit), attempted
-            except (errors.Unavailable, errors.DeadlineExceeded) as error:
-                attempted |= error.outcome is errors.Outcome.UNKNOWN
-            time.sleep(min(pause_s, limit.remaining()))
-            pause_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
-
-    def _lost(self, since: str) -> errors.LockLost:
-        name = self.prefix.decode(errors="backslashreplace")
-        return errors.LockLost(f"{name} was lost before its release: {since}", since)
+        if deleted is None:
+            return None  # by an attempt whose reply was lost
+        if ticket.created_at_once and deleted.at_once:
+            session.return_nonce(ticket.nonce)
+        if local:
+            self._hand_over(deleted.result)
+        return deleted.result.revision
 
     def _forget(self, ticket: Ticket) -> Phase:
         """Tell the ticket nothing more; returns the phase that it had."""
@@ -456,7 +329,7 @@ class Line:
             ticket.on_gone = None
             if self._feed is not None and not self._drop_pending:
                 self._drop_pending = True
-                self.link.attendant.after(LINGER_S, _weakly(self._drop_watch))
+                self.link.attendant.after(LINGER_S, attendants.weakly(self._drop_watch))
             self._used_at_s = time.monotonic()
         return was
 
@@ -489,7 +362,7 @@ class Line:
             self._tickets.pop(ticket.key, None)
 
     def _open_watch(self) -> None:
-        feed = _Feed(self)
+        feed = linewatch.Feed(self)
         with self._lock:
             if self._feed is not None:
                 return
@@ -501,7 +374,7 @@ class Line:
         with self._lock:
             unused_s = time.monotonic() - self._used_at_s
             if self._tickets or unused_s < LINGER_S:
-                self.link.attendant.after(max(LINGER_S - unused_s, 1.0), _weakly(self._drop_watch))
+                self.link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop_watch))
                 return
             self._drop_pending = False
             dropped, self._feed = self._feed, None
@@ -509,7 +382,7 @@ class Line:
         if dropped is not None and dropped.watch is not None:
             dropped.watch.cancel()
 
-    def watch_stands(self, feed: _Feed, revision: int) -> None:
+    def watch_stands(self, feed: linewatch.Feed, revision: int) -> None:
         """The watch tells what comes after `revision`.
 
         What another one tells, that was dropped or has not begun, says nothing about what this one covers.
@@ -526,7 +399,7 @@ class Line:
                 for ticket in list(self._tickets.values()):
                     ticket.strike(event.key, event.mod_revision)
 
-    def watch_missed(self, feed: _Feed) -> None:
+    def watch_missed(self, feed: linewatch.Feed) -> None:
         """Deletions may have been missed: a new watch, and everybody reads again."""
         with self._lock:
             if feed is self._feed:
@@ -543,58 +416,11 @@ class Line:
     def contenders(self, session: Session, deadline: Deadline) -> list[Contender]:
         """All places, in order.  Cost: 1 round trip."""
         reply = session.client.read(kv.range_request(self.prefix, oldest_first=True), deadline)
-        return [_contender(self.prefix, kv.KeyValue.of(each), session) for each in reply.kvs]
+        return [contender(kv.KeyValue.of(each), session) for each in reply.kvs]
 
     def is_empty(self, client: clients.Client, deadline: Deadline) -> bool:
         """Whether nobody stands in line.  Cost: 1 round trip."""
         return client.read(kv.range_request(self.prefix, count_only=True), deadline).count == 0
-
-
-class _Feed:
-    """One watch on a line's prefix."""
-
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self.watch: watch.Watch | None = None
-
-    def on_created(self, revision: int) -> None:
-        self._line.watch_stands(self, revision)
-
-    def on_events(self, events: list[watch.Event]) -> None:
-        self._line.strike(events)
-
-    def on_gap(self, compacted: int) -> None:
-        self._line.watch_missed(self)
-
-    def on_refused(self, error: errors.CoordError) -> None:
-        """Without a watch there are only the safety reads."""
-        _log.warning("the line %r cannot be watched: %s", self._line.prefix, error)
-
-
-class _End:
-    """Watches one key for its deletion."""
-
-    def __init__(self, waiter: channels.Waiter) -> None:
-        self._waiter = waiter
-        self.created_revision = 0  # from when on a deletion is told; 0: not yet
-        self.over = False
-
-    def on_created(self, revision: int) -> None:
-        self.created_revision = self.created_revision or revision
-        self._waiter.wake()
-
-    def on_events(self, events: list[watch.Event]) -> None:
-        self._end()
-
-    def on_gap(self, compacted: int) -> None:
-        self._end()
-
-    def on_refused(self, error: errors.CoordError) -> None:
-        _log.warning("a line cannot be watched: %s", error)
-
-    def _end(self) -> None:
-        self.over = True
-        self._waiter.wake()
 
 
 _LINES: weakref.WeakKeyDictionary[Link, weakref.WeakValueDictionary[bytes, Line]] = (
@@ -619,38 +445,3 @@ def through_outages(action: typing.Callable[[], T], deadline: Deadline) -> T:
             return action()
         except errors.Unavailable as error:
             pause_s = clients.pause(pause_s, deadline, errors.AcquireTimeout(str(error), error.outcome))
-
-
-def _weakly(method: typing.Callable[[], None]) -> typing.Callable[[], None]:
-    """The method, as long as its object lives."""
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        target = reference()
-        if target is not None:
-            target()
-
-    return call
-
-
-def _describe(session: Session) -> bytes:
-    """A place's value: who waits, and since when; for people only."""
-    since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-    return b'{"identity":%s,"since":"%s"}' % (session.identity_json, since.encode())
-
-
-def _contender(prefix: bytes, place: kv.KeyValue, session: Session) -> Contender:
-    words: object = None
-    try:
-        words = json.loads(place.value)
-    except (ValueError, RecursionError):
-        pass  # Go's keys hold nothing, or what the program proclaims
-    known = words if isinstance(words, dict) else {}
-    return Contender(
-        key=place.key,
-        lease=place.lease,
-        fence=place.create_revision,
-        identity=str(known.get("identity", "")),
-        since=str(known.get("since", "")),
-        mine=place.lease == session.lease_id,
-    )

@@ -17,6 +17,7 @@ import typing
 import attrs
 
 from coordkit import errors, keys, waitlist
+from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
@@ -29,7 +30,7 @@ class Held:
 
     hold: holds.Hold
     line: waitlist.Line
-    ticket: waitlist.Ticket
+    ticket: tickets.Ticket
     owner: int  # the thread that acquired it
 
 
@@ -50,7 +51,7 @@ class Lock:
         self._holds: list[Held] = []
         self._last: holds.Hold | None = None
         self._latest_line: waitlist.Line | None = None
-        self._waits: dict[waitlist.Ticket, waitlist.Line] = {}
+        self._waits: dict[tickets.Ticket, waitlist.Line] = {}
         self._cancels = 0
         #: The revision at which the last release took effect; None when the reply to it was lost.
         self.released_revision: int | None = None
@@ -162,7 +163,7 @@ class Lock:
         for ticket, line in waits:
             line.cancel(ticket)
 
-    def contenders(self) -> list[waitlist.Contender]:
+    def contenders(self) -> list[tickets.Contender]:
         """Who holds it, then who waits, in order.  Cost: 1 round trip."""
         line, session = self._line(NEVER)
         return line.contenders(session, session.client.deadline(None))
@@ -284,7 +285,7 @@ class Lock:
                 with self._lock:
                     self._waits.pop(ticket, None)
 
-    def _keep(self, line: waitlist.Line, ticket: waitlist.Ticket) -> None:
+    def _keep(self, line: waitlist.Line, ticket: tickets.Ticket) -> None:
         hold = holds.Hold(ticket.session, f"lock {self.name!r}", ticket.key, ticket.create_revision)
         with self._lock:
             self._holds.append(Held(hold, line, ticket, threading.get_ident()))

@@ -392,7 +392,7 @@ class TestLoss:
         wait_until(lambda: session._watched_from)
 
         short.kv.delete(session.key)
-        short.kv.put(session.key, b"", lease=session.lease_id)
+        short.kv.put(session.key, b"")
 
         assert session.lost.wait(15)
 

@@ -639,7 +639,11 @@ def waits(stage: Stage, member) -> bool:
 
 
 def told_gone(stage: Stage, member, key: bytes) -> bool:
-    return any(ticket.key == key and ticket.phase is waitlist.Phase.GONE for ticket in tickets(stage, member))
+    """Before its reply a join does not know which use of the name a deletion ended: it is remembered."""
+    return any(
+        ticket.key == key and (ticket.phase is waitlist.Phase.GONE or key in (ticket.struck or {}))
+        for ticket in tickets(stage, member)
+    )
 
 
 def far_watches(member) -> int:

@@ -149,7 +149,8 @@ def mutate(
 
     When the source has changed so that the rule is not found, this fails: say here where the rule is now.
     """
-    function = inspect.unwrap(vars(owner)[name])
+    home = next(kind for kind in owner.__mro__ if name in vars(kind))
+    function = inspect.unwrap(vars(home)[name])
     source = textwrap.dedent(inspect.getsource(function))
     assert source.count(rule) == count, f"{name} does not say {rule!r} {count} time(s)"
     scope: dict[str, Any] = {}

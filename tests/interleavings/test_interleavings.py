@@ -10,7 +10,7 @@ from interleavings.meddler import Meddler
 from interleavings.stage import Stage, Violation, mutate
 
 from coordkit import session as sessions
-from coordkit import waitlist
+from coordkit import linewatch, waitlist
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 
@@ -102,7 +102,8 @@ def a_join_reads_once(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_reply_to_a_join_is_always_believed(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "join", "if ticket.phase is Phase.JOINING:", "if True:")
+    rule = "self.struck.get(self.key, 0) > self.create_revision"
+    mutate(patch, waitlist.Ticket, "created", rule, "False")
 
 
 def strikes_by_name(patch: pytest.MonkeyPatch) -> None:
@@ -119,7 +120,7 @@ def no_confirming_read(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_confirming_read_far_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(waitlist._End, "on_created", lambda self, revision: None)
+    patch.setattr(linewatch.End, "on_created", lambda self, revision: None)
 
 
 def hand_over_to_whoever_waits(patch: pytest.MonkeyPatch) -> None:
@@ -173,7 +174,7 @@ def after_a_gap_nobody_reads(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_gap_far_back_is_ignored(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(waitlist._End, "on_gap", lambda self, compacted: None)
+    patch.setattr(linewatch.End, "on_gap", lambda self, compacted: None)
 
 
 def any_read_will_do(patch: pytest.MonkeyPatch) -> None:
@@ -181,16 +182,15 @@ def any_read_will_do(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_key_that_is_gone_is_a_loss(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_delete_verified", "attempted |= ", "_ = ")
+    mutate(patch, sessions.Session, "delete_verified", "attempted |= ", "_ = ")
 
 
 def a_key_that_is_gone_was_released(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_delete_verified", "attempted = False", "attempted = True")
+    mutate(patch, sessions.Session, "delete_verified", "attempted = False", "attempted = True")
 
 
 def the_session_key_is_not_asked(patch: pytest.MonkeyPatch) -> None:
-    rule = 'raise self._lost(f"its key was gone'
-    mutate(patch, waitlist.Line, "release", rule, f"if not attempted: {rule}")
+    mutate(patch, sessions.Session, "delete_verified", "if attempted and alive:", "if attempted:")
 
 
 def out_of_space_ends_a_withdrawal(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,336 @@
+"""Keys that hang on a session's lease: how they are created, and how doubts about that are settled.
+
+A request that was sent can be applied long after its deadline, its cancel, or its connection's end.  So every
+create compares the session's **epoch**, the mod revision of the session key.  Whoever doubts what became of a
+create puts the session key once more: from then on each copy that is still on its way compares an epoch that
+is over, and fails; what there is by then is all there will be.
+
+Invariant: a create takes effect only in the epoch in which it was sent.
+"""
+
+from __future__ import annotations
+
+import abc
+import itertools
+import logging
+import threading
+import time
+import typing
+
+import attrs
+
+from coordkit import errors, worker
+from coordkit.deadline import NEVER, Deadline
+from coordkit.etcd import client as clients
+from coordkit.etcd import kv
+
+_log = logging.getLogger("coordkit")
+
+
+@attrs.frozen
+class Created:
+    """A leased key that is ours."""
+
+    create_revision: int
+    #: The results of the operations that went along; None when an earlier copy of the request had made it.
+    result: kv.TxnResult | None
+    #: Whether the first request was answered, so that no copy of it can be on its way.
+    at_once: bool = False
+
+
+@attrs.frozen
+class Deleted:
+    """A key of ours that is gone by our own hand."""
+
+    result: kv.TxnResult
+    #: Whether the first request was answered, so that no copy of it can be on its way.
+    at_once: bool
+
+
+class LeasedKeys(abc.ABC):
+    """The part of a session that creates keys."""
+
+    def __init__(self, client: clients.Client, lease_id: int, key: bytes, value: bytes) -> None:
+        self.client = client
+        self.lease_id = lease_id
+        #: The session key, its value, and its create revision: the same for as long as the session lives.
+        self.key = key
+        self._value = value
+        self.key_created = 0
+        self.read_key = kv.get(key)
+        self._nonces = itertools.count(1)
+        self._spare_nonces: list[str] = []
+        self._epoch_lock = threading.Lock()
+        self._epoch = 0
+        self._in_epoch = kv.mod(key) == 0  # the compare of the epoch, kept because it is sent so often
+
+    # What a session must be able to do.
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raise unless the lease certainly lives."""
+
+    @abc.abstractmethod
+    def remaining(self) -> float:
+        """Seconds for which it certainly does."""
+
+    @abc.abstractmethod
+    def lose(self, reason: str) -> None:
+        """It is gone."""
+
+    @property
+    @abc.abstractmethod
+    def is_over(self) -> bool:
+        """Whether it was lost or closed."""
+
+    @property
+    @abc.abstractmethod
+    def reason(self) -> str:
+        """Why."""
+
+    def why_over(self) -> str:
+        """The same, after a look at the clock."""
+        try:
+            self.check()
+        except errors.CoordError as error:
+            return self.reason or str(error)
+        return "its time ran out"
+
+    @abc.abstractmethod
+    def defer(self, job: worker.Job) -> None:
+        """Let the background do it."""
+
+    @abc.abstractmethod
+    def defer_after(self, delay_s: float, job: worker.Job) -> None:
+        """The same, in a while."""
+
+    # Names.
+
+    def return_nonce(self, nonce: str) -> None:
+        """Let a name be used again: its key was deleted, and no request for it was ever in doubt.
+
+        etcd remembers every deleted name until it compacts, and each read of a line walks over all of them.
+        """
+        self._spare_nonces.append(nonce)
+
+    def nonce(self) -> str:
+        """A name for a key that no other key of this session has, or will have."""
+        try:
+            return self._spare_nonces.pop()
+        except IndexError:
+            return f"{next(self._nonces):x}"
+
+    # Creating, and settling doubts.
+
+    def create(
+        self, key: bytes, value: bytes, deadline: Deadline, when: list[kv.Compare], then: list[kv.Op]
+    ) -> Created | None:
+        """Create a key that hangs on this session.
+
+        Args:
+            key: Its name; this session's alone, and not in doubt: its existence proves that we made it.
+            value: What to store.
+            deadline: For the caller; what is in doubt afterwards is withdrawn in the background.
+            when: Further conditions.
+            then: Further operations of the same transaction, after the put.
+
+        Returns:
+            The key, or None when one of `when` did not hold: nothing was written.
+
+        Raises:
+            SessionLost: Nothing will ever be written.
+            DeadlineExceeded, Unavailable, Rejected: Not created as far as the caller is concerned.
+
+        Cost: 1 commit; 1 more whenever a reply was lost.
+        """
+        at_once = True
+        while True:
+            self.check()
+            with self._epoch_lock:
+                epoch, in_epoch = self._epoch, self._in_epoch
+            request = kv.txn_request(
+                [kv.create(key) == 0, in_epoch, *when],
+                [kv.put(key, value, lease=self.lease_id), *then],
+                [kv.get(key), self.read_key],
+            )
+            try:
+                result = self.client.txn(request, deadline.sooner(self.remaining()))
+            except errors.LeaseNotFound as error:
+                self.lose("etcd says that its lease is gone")
+                raise errors.SessionLost(f"{self} was lost: {self.reason}") from error
+            except BaseException as error:
+                if not _certainly_nothing(error):
+                    at_once = False
+                    found = self._resolve(key, epoch, deadline, error)
+                    if found is not None:
+                        return Created(found.create_revision, None)
+                elif not isinstance(error, _OUTAGE) or deadline.expired:
+                    raise
+                continue
+            if result.succeeded:
+                return Created(result.revision, result, at_once)
+            mine = result.found(0).first
+            if mine is not None:
+                return Created(mine.create_revision, None)  # an earlier copy of this very request
+            if self._see_key(result.found(1).first) == epoch:
+                return None  # the epoch is right, the key was free: one of `when` failed
+            # Our epoch was over: the refusal is certain, and the next try compares the new one.
+
+    def _resolve(
+        self, key: bytes, epoch: int, deadline: Deadline, doubt: BaseException
+    ) -> kv.KeyValue | None:
+        """After a create that may have been applied: what came of it, if the caller has time for that.
+
+        If not, `doubt` is raised, and the background makes sure that nothing is left behind.
+        """
+        try:
+            if not isinstance(doubt, _OUTAGE) or deadline.expired:
+                raise doubt
+            return self._find_out(key, epoch, deadline)
+        except BaseException:
+            self.defer(lambda: self.withdraw(key, epoch))
+            raise
+
+    def _see_key(self, session_key: kv.KeyValue | None) -> int:
+        """Take the epoch from a read of the session key.
+
+        Raises:
+            SessionLost: It is gone, or another's.
+        """
+        if session_key is None or session_key.create_revision != self.key_created:
+            self.lose("its session key is gone")
+            raise errors.SessionLost(f"{self} was lost: {self.reason}")
+        self._enter_epoch(session_key.mod_revision)
+        return session_key.mod_revision
+
+    def _enter_epoch(self, epoch: int) -> None:
+        with self._epoch_lock:
+            if epoch > self._epoch:
+                self._epoch = epoch
+                self._in_epoch = kv.mod(self.key) == epoch
+
+    def _find_out(self, key: bytes, epoch: int, deadline: Deadline) -> kv.KeyValue | None:
+        """End the epoch, and read what the creates that compared it have made.  None: nothing, for good."""
+        request = kv.txn_request(
+            [kv.mod(self.key) == epoch],
+            [kv.put(self.key, self._value, lease=self.lease_id), kv.get(self.key), kv.get(key)],
+            [kv.get(self.key), kv.get(key)],
+        )
+        pause_s = clients.FIRST_PAUSE_S
+        while True:
+            self.check()
+            try:
+                result = self.client.txn(request, deadline.sooner(self.remaining()))
+            except _OUTAGE as error:
+                pause_s = clients.pause(pause_s, deadline, error)
+                continue
+            offset = 1 if result.succeeded else 0
+            self._see_key(result.found(offset).first)
+            return result.found(offset + 1).first
+
+    def withdraw(self, key: bytes, epoch: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
+        """Delete a key of ours and end the epoch that its creates compared, until that is certain.
+
+        Runs in the background, an attempt at a time; ends at the latest with the session, whose lease takes
+        the key.
+        """
+        if self.is_over:
+            return
+        bump = kv.txn_request(
+            [kv.mod(self.key) == epoch],
+            [kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), self.read_key],
+            [self.read_key],
+        )
+        bare = kv.txn_request([], [kv.delete(key)])
+        limit = NEVER.sooner(self.client.options.timeout_s)
+        try:
+            result = self.client.txn(bump, limit)
+            self._see_key(result.found(2 if result.succeeded else 0).first)
+            if not result.succeeded:
+                self.client.txn(bare, limit)  # the epoch was over already: no copy can come any more
+            return
+        except errors.QuotaExceeded:
+            # Out of space no put passes, but deletes do: keep deleting, until a bump ends the doubt.
+            self._try_txn(bare, limit)
+        except errors.SessionLost:
+            return
+        except errors.CoordError as error:
+            _log.debug("%r: withdrawing %r: %s", self, key, error)
+        self._defer_again(lambda next_s: self.withdraw(key, epoch, next_s), pause_s)
+
+    def delete_verified(self, key: bytes, create_revision: int, then: list[kv.Op]) -> Deleted | None:
+        """Delete a key of ours, and say for certain whether it was ours to the end.
+
+        Args:
+            key: Which.
+            create_revision: Of the key that is meant: names come back.
+            then: Further operations of the same transaction, after the delete.
+
+        Returns:
+            The transaction, or None when an attempt did it whose reply was lost.
+
+        Raises:
+            LockLost: It was gone before; or the session's time ran out without an answer.
+
+        Cost: 1 commit.
+        """
+        request = kv.txn_request(
+            [kv.create(key) == create_revision], [kv.delete(key), *then], [self.read_key]
+        )
+        attempted = False  # an earlier attempt may have been applied
+        pause_s = clients.FIRST_PAUSE_S
+        while True:
+            limit = NEVER.sooner(self.remaining())
+            if limit.expired:
+                raise _lost(key, self.why_over())
+            try:
+                result = self.client.txn(request, limit)
+                break
+            except _OUTAGE as error:
+                attempted |= error.outcome is errors.Outcome.UNKNOWN
+            time.sleep(min(pause_s, limit.remaining()))
+            pause_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
+        if result.succeeded:
+            return Deleted(result, not attempted)
+        session_key = result.found(0).first
+        alive = session_key is not None and session_key.create_revision == self.key_created
+        if attempted and alive:
+            return None  # our own earlier attempt deleted it
+        raise _lost(key, f"its key was gone at revision {result.revision}")
+
+    def delete_mine(self, key: bytes, create_revision: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
+        """Delete a key whose create is certain, until that is certain too; in the background."""
+        if self.is_over:
+            return
+        request = kv.txn_request([kv.create(key) == create_revision], [kv.delete(key)])
+        if not self._try_txn(request, NEVER.sooner(self.client.options.timeout_s)):
+            self._defer_again(lambda next_s: self.delete_mine(key, create_revision, next_s), pause_s)
+
+    def _defer_again(self, job: typing.Callable[[float], None], pause_s: float) -> None:
+        next_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
+        self.defer_after(pause_s, lambda: job(next_s))
+
+    def _try_txn(self, request: kv.TxnRequest, limit: Deadline) -> bool:
+        try:
+            self.client.txn(request, limit)
+            return True
+        except errors.CoordError as error:
+            _log.debug("%r: %s", self, error)
+            return False
+
+
+def _lost(key: bytes, since: str) -> errors.LockLost:
+    return errors.LockLost(
+        f"{key.decode(errors='backslashreplace')} was lost before its release: {since}", since
+    )
+
+
+_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
+
+
+def _certainly_nothing(error: BaseException) -> bool:
+    """Whether a create that failed with this cannot be applied, now or later."""
+    if isinstance(error, _OUTAGE):
+        return error.outcome is errors.Outcome.NONE
+    # Out of space is answered although the write may have been committed.
+    return isinstance(error, errors.CoordError) and not isinstance(error, errors.QuotaExceeded)

@@ -1,0 +1,132 @@
+"""Tickets: one acquisition's place in a line, and what it knows of those before it."""
+
+from __future__ import annotations
+
+import datetime
+import enum
+import json
+import typing
+
+import attrs
+
+from coordkit import keys
+from coordkit.etcd import kv
+from coordkit.leased import Created
+from coordkit.session import Session
+from coordkit.wire import channel as channels
+
+
+class Phase(enum.Enum):
+    """Where a ticket stands.  Changed under the line's lock."""
+
+    # JOINING: registered; our key may or may not be there, and we know of nobody before us.
+    JOINING = 1
+    # WAITING: our key is in line; `ahead` is a superset of those before us that are still there (near),
+    # or unknown (far).
+    WAITING = 2
+    # READY: no older key exists, and none can appear.  Ours, if the session lives when the waiter looks; it
+    # stays so while it is held.
+    READY = 3
+    # GONE: our key was deleted by somebody else, or with its lease.
+    GONE = 4
+    # LEFT: we gave the place up; whatever is told now is too late.
+    LEFT = 5
+
+
+@attrs.frozen
+class Contender:
+    """One place in a line, for people to look at."""
+
+    key: bytes
+    lease: int
+    fence: int
+    identity: str
+    since: str
+    mine: bool
+
+
+class Ticket:
+    """One acquisition's place in line."""
+
+    def __init__(self, session: Session, prefix: bytes) -> None:
+        self.session = session
+        self.nonce = session.nonce()
+        self.key = keys.place(prefix, session.lease_id, self.nonce)
+        self.create_revision = 0
+        self.created_at_once = False
+        self.waiter = channels.Waiter()
+        self.phase = Phase.JOINING
+        #: Older keys that nobody has struck off, with their create revisions; None: too many to know (far).
+        self.ahead: dict[bytes, int] | None = {}
+        self.predecessor = b""
+        self.snapshot_revision = 0
+        #: Deletions told while a snapshot is on its way, which may be older than they are; None: none is.
+        self.struck: dict[bytes, int] | None = {}
+        self.cancelled = False
+        #: Once it is held: whom to tell of a foreign deletion.
+        self.on_gone: typing.Callable[[str], None] | None = None
+
+    def take(self, snapshot: kv.RangeResult, revision: int) -> None:
+        """A snapshot of the line, newest first, that begins with our own key.  Under the line's lock."""
+        before = snapshot.kvs[1:]
+        struck = self.struck or {}
+        self.struck = None
+        self.snapshot_revision = revision
+        self.predecessor = before[0].key if before else b""
+        if snapshot.more:
+            self.ahead = None  # a window is not the line
+            return
+        self.ahead = {
+            other.key: other.create_revision
+            for other in before
+            # Names come back: only a deletion that is younger than this very key strikes it.
+            if struck.get(other.key, 0) < other.create_revision
+        }
+
+    def created(self, created: Created) -> None:
+        """The reply to the join came.  Under the line's lock."""
+        self.create_revision = created.create_revision
+        self.created_at_once = created.at_once
+        if self.struck and self.struck.get(self.key, 0) > self.create_revision:
+            self.phase = Phase.GONE  # deleted, and told, before this reply
+
+    def strike(self, key: bytes, revision: int) -> None:
+        """A key of the line was deleted at `revision`.  Under the line's lock."""
+        if key == self.key and self.create_revision:
+            if self.phase is not Phase.LEFT and revision > self.create_revision:
+                self.phase = Phase.GONE
+                self.waiter.wake()
+                if self.on_gone is not None:
+                    self.on_gone(f"its key was deleted at revision {revision}")
+            return
+        if self.struck is not None:
+            self.struck[key] = revision
+        if self.ahead and self.ahead.get(key, revision) < revision:
+            # Younger than the key that we know: not an old event told again, nor an older key of that name.
+            del self.ahead[key]
+            if not self.ahead:
+                self.waiter.wake()
+
+
+def describe(session: Session) -> bytes:
+    """A place's value: who waits, and since when; for people only."""
+    since = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+    return b'{"identity":%s,"since":"%s"}' % (session.identity_json, since.encode())
+
+
+def contender(place: kv.KeyValue, session: Session) -> Contender:
+    """A place in line as people want to see it, whoever wrote it."""
+    words: object = None
+    try:
+        words = json.loads(place.value)
+    except (ValueError, RecursionError):
+        pass  # Go's keys hold nothing, or what the program proclaims
+    known = words if isinstance(words, dict) else {}
+    return Contender(
+        key=place.key,
+        lease=place.lease,
+        fence=place.create_revision,
+        identity=str(known.get("identity", "")),
+        since=str(known.get("since", "")),
+        mine=place.lease == session.lease_id,
+    )
