@@ -13,7 +13,7 @@ import weakref
 
 import attrs
 
-from coordkit import errors, settings
+from coordkit import errors, settings, terms
 from coordkit import session as sessions
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
@@ -121,8 +121,8 @@ class Coordinator:
         return self._session_by(NEVER)
 
     def _session_by(self, deadline: Deadline, ttl_s: int | None = None) -> sessions.Session:
-        terms = self.settings.terms if ttl_s is None else attrs.evolve(self.settings.terms, ttl_s=ttl_s)
-        session = self._shared.get(terms.ttl_s)
+        wanted = self.settings.terms if ttl_s is None else attrs.evolve(self.settings.terms, ttl_s=ttl_s)
+        session = self._shared.get(wanted.ttl_s)
         if session is not None and session.alive:
             return session
         self._check_open()
@@ -130,9 +130,9 @@ class Coordinator:
         if not self._opening.acquire(timeout=limit.wait_s()):
             raise errors.Unavailable("another caller is still opening the session")
         try:
-            session = self._shared.get(terms.ttl_s)
+            session = self._shared.get(wanted.ttl_s)
             if session is None or not session.alive:
-                self._shared[terms.ttl_s] = session = sessions.Session.open(self._link, terms, limit)
+                self._shared[wanted.ttl_s] = session = sessions.Session.open(self._link, wanted, limit)
                 self._close_if_late(session)
             return session
         finally:
@@ -152,7 +152,7 @@ class Coordinator:
         """
         self._check_open()
         chosen = self.settings.terms.ttl_s if ttl is None else ttl
-        session = sessions.Session.open(self._link, sessions.Terms.of(chosen, max_hold, on_lost))
+        session = sessions.Session.open(self._link, terms.Terms.of(chosen, max_hold, on_lost))
         with self._guard:
             self._extra.add(session)
         self._close_if_late(session)
@@ -190,7 +190,7 @@ class Coordinator:
 
     def _etcd3_lock(self, name: str, ttl: float) -> locks.Lock:
         """A lock on a session that all locks of this TTL share; etcd grants no shorter ones than 2 s."""
-        ttl_s = sessions.Terms.of(max(ttl, sessions.LEAST_TTL_S)).ttl_s
+        ttl_s = terms.Terms.of(max(ttl, terms.LEAST_TTL_S)).ttl_s
         return locks.Lock(lambda deadline: self._session_by(deadline, ttl_s), name)
 
     def lock(self, name: str) -> locks.Lock:
