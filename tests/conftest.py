@@ -1,4 +1,4 @@
-"""What every test can ask for: a server, a namespace of its own, a coordinator, a child process, a wait.
+"""What every test can ask for, beside the fixtures of coordkit's own plugin: a child process, a wait.
 
 The suite runs twice: in plain threads, and with `python -m gevent.monkey --module pytest`.
 COORDKIT_TEST_MODE says which of the two is meant, and a fixture proves that it is what runs.
@@ -19,6 +19,9 @@ from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
+
+#: Where coordkit is installed pytest has loaded its plugin already; a bare checkout has to name it.
+pytest_plugins = [] if "pytest_coordkit" in sys.modules else ["pytest_coordkit"]
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PATCHABLE = ["os", "queue", "select", "signal", "socket", "ssl", "subprocess", "threading", "time"]
@@ -47,15 +50,8 @@ def announced_mode() -> str:
 
 
 def pytest_report_header() -> str:
-    """Mode, server and its version, on top of each run."""
-    from coordkit.testing import etcd_program
-
-    try:
-        binary = etcd_program.find_etcd()
-        server = f"etcd {etcd_program.version_of(binary)} ({binary})"
-    except etcd_program.EtcdNotFound as error:
-        server = str(error).splitlines()[0]
-    return f"mode: {announced_mode()}; {server}"
+    """The mode, on top of each run."""
+    return f"mode: {announced_mode()}"
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -74,49 +70,25 @@ def mode() -> str:
     return announced
 
 
-# --- servers
+# --- servers: the plugin's, under the names that this project's tests use
 
 
 @pytest.fixture(scope="session")
-def etcd_binary() -> str:
-    """The path of an etcd server.  None found: the test is skipped, or fails where CI is set."""
-    from coordkit.testing import etcd_program
-
-    try:
-        return etcd_program.find_etcd()
-    except etcd_program.EtcdNotFound as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error).splitlines()[0])
+def etcd_binary(etcd_exec: str) -> str:
+    """The path of an etcd server."""
+    return etcd_exec
 
 
 @pytest.fixture(scope="session")
-def etcd(etcd_binary: str) -> Iterator[object]:
+def etcd(etcd_proc: object) -> object:
     """A server for the whole run; who kills or pauses a server starts one for that."""
-    from coordkit.testing import LocalEtcd
-
-    with LocalEtcd(etcd_binary) as server:
-        yield server
+    return etcd_proc
 
 
 @pytest.fixture
-def namespace() -> str:
-    """A namespace that no other test has."""
-    return f"test-{secrets.token_hex(6)}"
-
-
-@pytest.fixture
-def coord(etcd, namespace: str) -> Iterator[object]:
-    """A coordinator in a namespace of its own.  Closing it must leave no key there."""
-    import coordkit
-
-    url = f"etcd://{etcd.endpoint}/{namespace}"
-    with coordkit.connect(url) as coordinator:
-        yield coordinator
-
-    with coordkit.connect(url) as witness:
-        left_behind = [found.key for found in witness.kv.range(f"/{namespace}/")]
-    assert not left_behind, f"keys were left behind: {left_behind}"
+def namespace(coord_namespace: str) -> str:
+    """A namespace that no other test has; that of `coord`."""
+    return coord_namespace
 
 
 # --- processes and waits

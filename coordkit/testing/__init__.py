@@ -9,6 +9,18 @@ from coordkit.testing.certificates import Certificates
 from coordkit.testing.cluster import EtcdCluster
 from coordkit.testing.etcd_program import EtcdNotFound
 from coordkit.testing.etcd_server import EtcdFailed
+from coordkit.testing.faults import compact, expire, pause
 from coordkit.testing.local_etcd import LocalEtcd
+from coordkit.testing.proxy import FaultProxy
 
-__all__ = ["Certificates", "EtcdCluster", "EtcdFailed", "EtcdNotFound", "LocalEtcd"]
+__all__ = [
+    "Certificates",
+    "EtcdCluster",
+    "EtcdFailed",
+    "EtcdNotFound",
+    "FaultProxy",
+    "LocalEtcd",
+    "compact",
+    "expire",
+    "pause",
+]

@@ -1,0 +1,82 @@
+"""What a test left behind: sessions, keys, threads.
+
+Cost: a dial and a read; while something is there it is looked at again, for what was just
+closed may take a moment to be gone.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from coordkit import coordinator, deadline, keys
+
+SETTLE_S = 5.0  # what is still there then was left behind
+SESSIONS = "sessions"
+KEYS = "keys"
+THREADS = "threads"
+
+_HEART = "coordkit-heart"  # one for each cluster and process, which it outlives by design
+
+
+@attrs.frozen
+class Leak:
+    """One thing that should not be there any more."""
+
+    kind: str  # "sessions", "keys" or "threads"
+    what: str  # a key or a thread's name; never a value
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.what}"
+
+
+class Inspection:
+    """Compares what is there after a test with what was there when this was made."""
+
+    def __init__(self) -> None:
+        self._threads = set(threading.enumerate())
+
+    def find(self, witness: coordinator.Coordinator) -> list[Leak]:
+        """What is still there after all of the test's coordinators were closed.
+
+        Keys that were found are deleted, so that nobody else need care.
+
+        Args:
+            witness: A coordinator in the test's namespace, for this alone; it is closed.
+        """
+        with witness:
+            found = _settled(lambda: _keys(witness))
+            if found:
+                witness.kv.delete_prefix(_prefix(witness))
+        return found + _settled(lambda: list(self._new_threads()))
+
+    def _new_threads(self) -> Iterator[Leak]:
+        # Another fixture's coordinator may have started its threads during this test.
+        ours_may_run = any(not each.closed for each in coordinator._OPEN)
+        for thread in threading.enumerate():
+            # A dummy stands for what others started: a greenlet, or a thread of C code.
+            if thread in self._threads or isinstance(thread, threading._DummyThread):
+                continue
+            if thread.name == _HEART or (ours_may_run and thread.name.startswith("coordkit-")):
+                continue
+            yield Leak(THREADS, f"{thread.name!r}, {'daemonic' if thread.daemon else 'not daemonic'}")
+
+
+def _prefix(witness: coordinator.Coordinator) -> bytes:
+    return f"/{witness.settings.namespace}/".encode()
+
+
+def _keys(witness: coordinator.Coordinator) -> list[Leak]:
+    sessions = keys.prefix(witness.settings.namespace, "session")
+    found = witness.kv.range(_prefix(witness))
+    return [Leak(SESSIONS if each.key.startswith(sessions) else KEYS, repr(each.key)) for each in found]
+
+
+def _settled(look: Callable[[], list[Leak]]) -> list[Leak]:
+    limit = deadline.Deadline.after(SETTLE_S)
+    while (found := look()) and not limit.expired:
+        time.sleep(0.01)
+    return found
