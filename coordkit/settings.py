@@ -101,11 +101,23 @@ def _build(values: dict[str, typing.Any], sources: dict[str, str]) -> Settings:
         password=values.get("password"),
         credentials=tls.Credentials(values.get("cacert"), values.get("cert"), values.get("key")),
     )
+    for name in ("user", "password"):
+        _check_text(name, values.get(name), sources)
     identity = values["identity"]
     if not isinstance(identity, str) or not identity:
         raise errors.InvalidValue(f"identity must be a str that is not empty, not {identity!r}")
     terms = Terms.of(number("ttl"), values.get("max_hold"), values.get("on_lost"))
     return Settings(options, keys.namespace(values["namespace"]), identity, terms, sources)
+
+
+def _check_text(name: str, value: object, sources: dict[str, str]) -> None:
+    """What travels as text; the value is not shown."""
+    try:
+        usable = value is None or (isinstance(value, str) and value.encode() is not None)
+    except UnicodeEncodeError:
+        usable = False
+    if not usable:
+        raise errors.InvalidValue(f"{name} must be a str that UTF-8 can encode (from the {sources[name]})")
 
 
 def _check_certificates(

@@ -13,6 +13,8 @@ import threading
 import time
 import typing
 
+from google.protobuf import message as protobuf
+
 from coordkit import errors
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv, mapping
@@ -117,6 +119,11 @@ class Client:
                 if not self._may_repeat(failure, error, repeatable, deadline):
                     raise error from failure
                 pause_s = pause(pause_s, deadline, error)
+            except protobuf.DecodeError:
+                self.drop_channel("its reply makes no sense")
+                what = _describe(method, request)
+                outcome = errors.Outcome.NONE if method == RANGE else errors.Outcome.UNKNOWN
+                raise errors.Unavailable(f"{what}: the reply makes no sense", outcome) from None
             else:
                 self.note(reply.header)
                 return typing.cast(R, reply)

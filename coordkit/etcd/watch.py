@@ -25,6 +25,7 @@ import time
 import typing
 
 import attrs
+from google.protobuf import message as protobuf
 
 from coordkit import errors, keys
 from coordkit.deadline import NEVER
@@ -270,7 +271,11 @@ class Watcher:
     # What it says.
 
     def _on_message(self, generation: int, payload: bytes) -> None:
-        response = messages.WatchResponse.FromString(payload)
+        try:
+            response = messages.WatchResponse.FromString(payload)
+        except protobuf.DecodeError:
+            self._client.drop_channel("what it says of watches makes no sense")
+            return  # `_on_end` follows
         stream = None
         send = None
         with self._lock:

@@ -10,7 +10,8 @@ from coordkit import errors
 
 DEFAULT_PORT = 2379
 
-_HOST_PORT = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^\s:/@\[\]?#]+))(?::(?P<port>[0-9]+))?")
+_HOST = r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^\s:/@\[\]?#]+))"
+_HOST_PORT = re.compile(_HOST + r"(?::(?P<port>[0-9]{1,9}))?")
 _SCHEMES = {"http": False, "https": True, "etcd": False, "etcds": True}
 
 

@@ -265,7 +265,7 @@ class Channel:
             except BaseException:
                 sock.close()
                 raise
-        except (OSError, http2.ProtocolError) as error:
+        except (OSError, UnicodeError, http2.ProtocolError) as error:  # UnicodeError: no name of a host
             reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
             raise _failed("connect", f"{address}: {reason}", errors.Outcome.NONE) from error
         channel._sent_bytes = channel._taken_bytes = sent
