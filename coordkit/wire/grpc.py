@@ -14,7 +14,7 @@ import urllib.parse
 import attrs
 
 from coordkit import errors
-from coordkit.wire import http2
+from coordkit.wire import fields, frames
 
 LARGEST_MESSAGE = 256 * 2**20
 
@@ -78,10 +78,10 @@ _FROM_HTTP = {
 }
 
 _FROM_RESET = {
-    http2.ErrorCode.REFUSED_STREAM: Code.UNAVAILABLE,
-    http2.ErrorCode.CANCEL: Code.CANCELLED,
-    http2.ErrorCode.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
-    http2.ErrorCode.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
+    frames.ErrorCode.REFUSED_STREAM: Code.UNAVAILABLE,
+    frames.ErrorCode.CANCEL: Code.CANCELLED,
+    frames.ErrorCode.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
+    frames.ErrorCode.INADEQUATE_SECURITY: Code.PERMISSION_DENIED,
 }
 
 
@@ -159,7 +159,7 @@ class Exchange:
 
     # From http2.
 
-    def on_headers(self, headers: http2.Headers, end: bool) -> None:
+    def on_headers(self, headers: fields.Headers, end: bool) -> None:
         """The head, the trailers, or both in one."""
         if self._ended:
             return
@@ -191,7 +191,7 @@ class Exchange:
         if end and not self._ended:
             self._break("the response ended without a status")
 
-    def on_response(self, head: http2.Headers, body: bytes, trailers: http2.Headers) -> None:
+    def on_response(self, head: fields.Headers, body: bytes, trailers: fields.Headers) -> None:
         """The whole response; the hot path of unary calls."""
         if (
             self._ended
@@ -214,13 +214,13 @@ class Exchange:
         """The server ended the stream early."""
         if self._ended:
             return
-        refused = code == http2.ErrorCode.REFUSED_STREAM
+        refused = code == frames.ErrorCode.REFUSED_STREAM
         outcome = errors.Outcome.NONE if refused else errors.Outcome.UNKNOWN
         try:
-            name = http2.ErrorCode(code).name
+            name = frames.ErrorCode(code).name
         except ValueError:
             name = hex(code)
-        known = _FROM_RESET.get(http2.ErrorCode(code), Code.INTERNAL) if code <= 13 else Code.INTERNAL
+        known = _FROM_RESET.get(frames.ErrorCode(code), Code.INTERNAL) if code <= 13 else Code.INTERNAL
         self.finish(Status(known, f"the server reset the stream: {name}", outcome=outcome))
 
     def finish(self, status: Status) -> None:
@@ -262,7 +262,7 @@ class Exchange:
         self.finish(Status(Code.INTERNAL, what))
         self.give_up()
 
-    def _final(self, headers: http2.Headers) -> Status:
+    def _final(self, headers: fields.Headers) -> Status:
         number = headers.get(b"grpc-status")
         if number == b"0":
             if self._buffer is not None:
@@ -281,7 +281,7 @@ class Exchange:
         return Status(code, message, from_server=True)
 
 
-def _http_status(status: bytes, headers: http2.Headers) -> Status:
+def _http_status(status: bytes, headers: fields.Headers) -> Status:
     try:
         number = int(status)
     except ValueError:

@@ -1,0 +1,51 @@
+"""When to ask a silent peer whether it lives, and when to take it for dead.  Pure: it is told the time.
+
+A peer that vanished without a word looks like one that has nothing to say.  TCP finds out after a quarter of
+an hour; we ask with a PING.  Never without streams and never more often than every 5 s: etcd ends connections
+that are asked more (`too_many_pings`).
+"""
+
+from __future__ import annotations
+
+import enum
+
+SILENCE_S = 10.0  # without a byte while streams are open: ask
+PONG_S = 5.0  # without an answer: dead
+
+
+class Verdict(enum.Enum):
+    """What is to be done."""
+
+    WAIT = enum.auto()
+    ASK = enum.auto()
+    DEAD = enum.auto()
+
+
+class Watchdog:
+    """The silence of one connection."""
+
+    def __init__(self, now_s: float) -> None:
+        self.heard_at_s = now_s
+        self._asked_at_s: float | None = None
+
+    def heard(self, now_s: float) -> None:
+        """Bytes came: any are as good as an answer."""
+        self.heard_at_s = now_s
+        self._asked_at_s = None
+
+    def patience_s(self, now_s: float, open_streams: int) -> float:
+        """Seconds until `judge` should be asked again."""
+        if self._asked_at_s is not None:
+            return max(0.0, self._asked_at_s + PONG_S - now_s)
+        if not open_streams:
+            return SILENCE_S
+        return max(0.0, self.heard_at_s + SILENCE_S - now_s)
+
+    def judge(self, now_s: float, open_streams: int) -> Verdict:
+        """The verdict; ASK is given once, and begins the wait for the answer."""
+        if self._asked_at_s is not None:
+            return Verdict.DEAD if now_s - self._asked_at_s >= PONG_S else Verdict.WAIT
+        if open_streams and now_s - self.heard_at_s >= SILENCE_S:
+            self._asked_at_s = now_s
+            return Verdict.ASK
+        return Verdict.WAIT

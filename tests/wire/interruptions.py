@@ -1,0 +1,39 @@
+"""Ctrl-C at every place where it may come.
+
+A signal is looked at when a Python function is entered and when a C function has returned; a profile function
+is called at just these places, and may raise.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+
+def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
+    """Run `action` with a KeyboardInterrupt at the number-th place within the wire's code.
+
+    Returns:
+        The function in which it came; None when the action ended before.
+    """
+    places = 0
+    where = None
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal places, where
+        if event in ("call", "c_return") and "/coordkit/wire/" in frame.f_code.co_filename:
+            places += 1
+            if places == number:
+                where = frame.f_code.co_name
+                raise KeyboardInterrupt
+
+    try:
+        sys.setprofile(profile)
+        action()
+    except KeyboardInterrupt:
+        if where is None:
+            raise
+    finally:
+        sys.setprofile(None)
+    return where
