@@ -67,6 +67,8 @@ class Client:
         self.streams: list[Stream] = []
         self.drops: list[str] = []
         self.foreign = False
+        self.metadata: grpc.Metadata = ()
+        self.on_read: Callable[[], None] = lambda: None
         self.opened = threading.Condition()
 
     def stream(self, method: str, on_message: Any, on_end: Any, deadline: Any) -> Stream:
@@ -74,6 +76,13 @@ class Client:
             self.streams.append(Stream(on_message, on_end))
             self.opened.notify_all()
             return self.streams[-1]
+
+    def read(self, request: messages.RangeRequest, deadline: Any) -> None:
+        self.on_read()
+
+    def log_in(self, token: str) -> None:
+        self.options = attrs.evolve(self.options, user="ann")
+        self.metadata = (("token", token),)
 
     def note(self, header: messages.ResponseHeader) -> None:
         if self.foreign:
@@ -200,20 +209,65 @@ class TestCreates:
         assert type(error) is errors.Rejected
         assert "for no good reason" in str(error)
 
-    def test_a_stale_token_is_renewed_once(self, watcher, client, stream):
+    @pytest.mark.parametrize("reason", [STALE, "etcdserver: permission denied"])
+    def test_a_token_that_went_stale_is_renewed_once(self, watcher, client, stream, reason):
         """
-        Refused for its token the watch asks again on a new connection; refused again, it is over.
+        A read shows whose fault it was: with a new token all go to a new stream; refused again, it is over.
         """
+        client.log_in("old")
+        alive, witness = Witness(), Witness()
+        watcher.watch(b"a", alive)
+        watcher.watch(b"b", witness)
+        stream(0).say(created=True, watch_id=0)
+        client.on_read = lambda: client.log_in("new")
+
+        stream(0).say(created=True, canceled=True, watch_id=-1, cancel_reason=reason)
+
+        stream(1).say(created=True, watch_id=0)
+        assert [create.key for create in stream(1).creates] == [b"a", b"b"]
+        assert (client.streams[0].cancelled, witness.refusals) == (True, [])
+        stream(1).say(created=True, canceled=True, watch_id=-1, cancel_reason=reason)
+        assert len(witness.refusals) == 1
+
+    def test_a_lack_of_permission_does_not_disturb_the_others(self, watcher, client, stream, eventually):
+        """
+        When the read is refused too, or needed no new token, the stream stays as it is.
+        """
+        client.log_in("good")
+        refused, also_refused = Witness(), Witness()
+        watcher.watch(b"a", refused)
+        first = stream(0)
+        first.say(created=True, canceled=True, watch_id=-1, cancel_reason="etcdserver: permission denied")
+        eventually(lambda: refused.refusals)
+
+        def deny() -> None:
+            raise errors.PermissionDenied("range b: permission denied")
+
+        client.on_read = deny
+        watcher.watch(b"b", also_refused)
+        first.say(created=True, canceled=True, watch_id=-1, cancel_reason="etcdserver: permission denied")
+        eventually(lambda: also_refused.refusals)
+
+        assert len(client.streams) == 1
+        assert not first.cancelled
+
+    def test_doubt_outlasts_an_outage(self, watcher, client, stream, eventually):
+        """
+        While nobody answers the read, nothing is known: the watch is asked for again.
+        """
+        client.log_in("good")
         witness = Witness()
         watcher.watch(b"a", witness)
+        first = stream(0)
 
-        stream(0).say(created=True, canceled=True, watch_id=-1, cancel_reason=STALE)
-        assert (witness.refusals, len(client.drops)) == ([], 1)
-        stream(0).end(BROKEN)
-        assert [create.key for create in stream(1).creates] == [b"a"]
-        stream(1).say(created=True, canceled=True, watch_id=-1, cancel_reason=STALE)
+        def fail() -> None:
+            raise errors.Unavailable("nobody answers")
 
-        assert len(witness.refusals) == 1
+        client.on_read = fail
+        first.say(created=True, canceled=True, watch_id=-1, cancel_reason="etcdserver: permission denied")
+
+        eventually(lambda: len(first.creates) == 2)
+        assert witness.refusals == []
 
     def test_one_that_is_behind_the_times_is_refused(self, watcher, client, stream):
         """

@@ -69,8 +69,7 @@ class Client:
         self._channel: channels.Channel | None = None
         self._dialling = threading.Lock()
         self._turn = random.randrange(len(options.endpoints))
-        self._token: str | None = None
-        self._metadata: grpc.Metadata = ()
+        self._metadata: grpc.Metadata = ()  # the token, where there are users
         self._cluster_id = 0
         self._seen_revision = 0
         self._closed = False
@@ -108,6 +107,7 @@ class Client:
         pause_s = FIRST_PAUSE_S
         doubtful = False
         while True:
+            used = self._metadata
             try:
                 reply = reply_type.FromString(self._call(method, payload, deadline))  # type: ignore[attr-defined]
             except grpc.CallFailed as failure:
@@ -116,7 +116,11 @@ class Client:
                     # What an earlier attempt may have done stays in doubt; a read never did anything.
                     doubtful = (doubtful or error.outcome is errors.Outcome.UNKNOWN) and method != RANGE
                     error.outcome = errors.Outcome.UNKNOWN if doubtful else errors.Outcome.NONE
-                if not self._may_repeat(failure, error, repeatable, deadline):
+                if isinstance(error, errors.Unauthenticated):
+                    again = self._renew_token(failure, used, deadline)
+                else:
+                    again = self._may_repeat(failure, error, repeatable)
+                if not again:
                     raise error from failure
                 pause_s = pause(pause_s, deadline, error)
             except protobuf.DecodeError:
@@ -158,15 +162,11 @@ class Client:
         self._cluster_id = self._cluster_id or header.cluster_id
         return header.cluster_id not in (0, self._cluster_id)
 
-    def _may_repeat(
-        self, failure: grpc.CallFailed, error: errors.CoordError, repeatable: bool, deadline: Deadline
-    ) -> bool:
+    def _may_repeat(self, failure: grpc.CallFailed, error: errors.CoordError, repeatable: bool) -> bool:
         """Whether a call that failed may be sent again; makes ready for that."""
         status = failure.status
         if not self._dials or not (repeatable or mapping.is_certainly_not_applied(status)):
             return False
-        if isinstance(error, errors.Unauthenticated):
-            return self._renew_token(failure, deadline)
         if not isinstance(error, errors.Unavailable):
             return False
         if mapping.is_leaderless(status):
@@ -181,7 +181,7 @@ class Client:
 
     @property
     def metadata(self) -> grpc.Metadata:
-        """What a call on the current connection carries beside its request: the token, if there is one."""
+        """What a call carries beside its request: the token, if there is one.  Swapped whole when renewed."""
         return self._metadata
 
     # Streams and waits.
@@ -339,23 +339,21 @@ class Client:
             if "authentication is not enabled" in failure.status.message:
                 return
             raise
-        self._token = messages.AuthenticateResponse.FromString(reply).token
-        self._metadata = (("token", self._token),)
+        self._metadata = (("token", messages.AuthenticateResponse.FromString(reply).token),)
 
-    def _renew_token(self, failure: grpc.CallFailed, deadline: Deadline) -> bool:
-        """A fresh token after a refusal; once for all callers that were refused with the old one.
+    def _renew_token(self, failure: grpc.CallFailed, used: grpc.Metadata, deadline: Deadline) -> bool:
+        """A fresh token after a refusal; once for all callers that were refused with the one that was used.
 
         Raises:
             Unauthenticated, Unavailable: There is none to be had.
         """
-        used = self._token
-        if used is None or not mapping.is_stale_token(failure.status):
+        if not used or not self._dials or not mapping.is_stale_token(failure.status):
             return False
         if not self._dialling.acquire(timeout=deadline.wait_s()):
             return False
         try:
             channel = self._channel
-            if self._token == used and channel is not None and channel.usable:
+            if self._metadata is used and channel is not None and channel.usable:
                 time.sleep(random.uniform(0, FIRST_PAUSE_S))  # a cluster's clients must not come all at once
                 self._authenticate(channel, deadline)
         except grpc.CallFailed as refused:

@@ -8,7 +8,8 @@ A transaction reads like the algorithm that it is part of:
        .commit()
 
 Compares and operations are serialized when they are written down: constant ones can be kept, and putting a
-transaction together is no more than joining bytes (a message's fields may come in any order).
+transaction together is no more than joining bytes (a message's fields may come in any order).  A str key or
+value is encoded as UTF-8.
 """
 
 from __future__ import annotations
@@ -45,13 +46,15 @@ class Target:
     __slots__ = ("_field", "_key", "_kind", "_range_end")
     __hash__ = None  # type: ignore[assignment]
 
-    def __init__(self, field: str, kind: int, key: bytes, range_end: bytes = b"") -> None:
+    def __init__(self, field: str, kind: int, key: bytes | str, range_end: bytes | str = b"") -> None:
         self._field = field
         self._kind = kind
-        self._key = key
-        self._range_end = range_end
+        self._key = keys.to_bytes(key, "key")
+        self._range_end = keys.to_bytes(range_end, "range_end")
 
     def _compare(self, result: int, to: object) -> Compare:
+        if self._field == "value":
+            to = keys.to_bytes(typing.cast(bytes, to))
         number: dict[str, typing.Any] = {self._field: to}
         message = messages.Compare(
             result=result, target=self._kind, key=self._key, range_end=self._range_end, **number
@@ -71,22 +74,22 @@ class Target:
         return self._compare(messages.Compare.LESS, to)
 
 
-def create(key: bytes, range_end: bytes = b"") -> Target:
+def create(key: bytes | str, range_end: bytes | str = b"") -> Target:
     """The create revision; with a range, that of each key in it (0 if there is none)."""
     return Target("create_revision", messages.Compare.CREATE, key, range_end)
 
 
-def mod(key: bytes, range_end: bytes = b"") -> Target:
+def mod(key: bytes | str, range_end: bytes | str = b"") -> Target:
     """The revision of the last change."""
     return Target("mod_revision", messages.Compare.MOD, key, range_end)
 
 
-def version(key: bytes, range_end: bytes = b"") -> Target:
+def version(key: bytes | str, range_end: bytes | str = b"") -> Target:
     """How often the key was put since it was created."""
     return Target("version", messages.Compare.VERSION, key, range_end)
 
 
-def value(key: bytes) -> Target:
+def value(key: bytes | str) -> Target:
     """The value, as bytes; every comparison with a missing key is false."""
     return Target("value", messages.Compare.VALUE, key)
 
@@ -98,19 +101,19 @@ class Op:
     encoded: bytes = attrs.field(repr=False)
 
 
-def put(key: bytes, stored: bytes, lease: int = 0, prev: bool = False) -> Op:
+def put(key: bytes | str, stored: bytes | str, lease: int = 0, prev: bool = False) -> Op:
     """Write a key; with `prev`, the result carries what was there before."""
-    request = messages.PutRequest(key=key, value=stored, lease=lease, prev_kv=prev)
+    request = messages.PutRequest(key=_key(key), value=keys.to_bytes(stored), lease=lease, prev_kv=prev)
     return Op(_field(2, request.SerializeToString()))
 
 
-def get(key: bytes) -> Op:
+def get(key: bytes | str) -> Op:
     """Read one key."""
-    return Op(_field(1, messages.RangeRequest(key=key).SerializeToString()))
+    return Op(_field(1, messages.RangeRequest(key=_key(key)).SerializeToString()))
 
 
 def range(
-    prefix: bytes,
+    prefix: bytes | str,
     *,
     keys_only: bool = False,
     count_only: bool = False,
@@ -133,7 +136,7 @@ def range(
 
 
 def range_request(
-    prefix: bytes,
+    prefix: bytes | str,
     *,
     keys_only: bool = False,
     count_only: bool = False,
@@ -143,9 +146,10 @@ def range_request(
     max_create_revision: int = 0,
 ) -> messages.RangeRequest:
     """The request behind `range`."""
+    start = keys.to_bytes(prefix, "prefix")
     request = messages.RangeRequest(
-        key=prefix or b"\0",
-        range_end=keys.range_end(prefix),
+        key=start or b"\0",
+        range_end=keys.range_end(start),
         keys_only=keys_only,
         count_only=count_only,
         limit=limit,
@@ -157,9 +161,10 @@ def range_request(
     return request
 
 
-def delete(key: bytes, range_end: bytes = b"", prev: bool = False) -> Op:
+def delete(key: bytes | str, range_end: bytes | str = b"", prev: bool = False) -> Op:
     """Delete a key, or a range of them; with `prev`, the result carries what they were."""
-    request = messages.DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev)
+    end = keys.to_bytes(range_end, "range_end")
+    request = messages.DeleteRangeRequest(key=_key(key), range_end=end, prev_kv=prev)
     return Op(_field(3, request.SerializeToString()))
 
 

@@ -26,7 +26,12 @@ _REFUSALS: tuple[tuple[str, type[errors.Rejected]], ...] = (
     ("user name is empty", errors.Unauthenticated),
     ("invalid auth token", errors.Unauthenticated),
     ("revision of auth store is old", errors.Unauthenticated),
+    ("revision in header is old", errors.Unauthenticated),
 )
+
+# The token is unknown, has run out, or is older than the last change of the accounts.  The last text is that
+# of servers up to 3.5 at least, which let the error of their store through, with code UNKNOWN.
+_STALE = ("invalid auth token", "revision of auth store is old", "revision in header is old")
 
 
 def is_stale_token(status: grpc.Status) -> bool:
@@ -36,7 +41,7 @@ def is_stale_token(status: grpc.Status) -> bool:
 
 def is_stale_token_text(message: str) -> bool:
     """The same for a watch, which reports in-band."""
-    return "invalid auth token" in message or "revision of auth store is old" in message
+    return any(text in message for text in _STALE)
 
 
 def is_leaderless(status: grpc.Status) -> bool:

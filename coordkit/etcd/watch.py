@@ -93,8 +93,8 @@ class Watch:
         self.next_revision = request.start_revision
         #: The client's newest revision when the create was sent.
         self.floor = 0
-        #: It was refused for a stale token once, and asks again with a fresh one.
-        self.stale = False
+        #: It was refused once, which may have been the token's fault.
+        self.doubted = False
 
     def cancel(self) -> None:
         """Stop it; no event is told after this returns, unless one is being told right now."""
@@ -110,6 +110,7 @@ class Watcher:
         self._lock = threading.RLock()
         self._stream: channels.Stream | None = None
         self._generation = 0  # of the stream: callbacks of older ones are ignored
+        self._used: grpc.Metadata = ()  # the token with which the stream was opened, or an older one
         self._queue: collections.deque[Watch] = collections.deque()
         self._creating: Watch | None = None
         self._live: dict[int, Watch] = {}
@@ -199,6 +200,7 @@ class Watcher:
             with self._lock:
                 self._generation += 1
                 generation = self._generation
+                self._used = self._client.metadata
                 # Until a watch stands: a stream that is ended at once must not be opened at once again.
                 self._pause_s = min(max(self._pause_s * 2, clients.FIRST_PAUSE_S), clients.LONGEST_PAUSE_S)
             try:
@@ -319,7 +321,7 @@ class Watcher:
             self._open_elsewhere()
             return stream
         self._pause_s = 0.0
-        watch.stale = False
+        watch.doubted = False
         watch.watch_id = response.watch_id
         watch.state = State.LIVE
         self._live[watch.watch_id] = watch
@@ -329,18 +331,59 @@ class Watcher:
         return None
 
     def _refuse(self, watch: Watch, reason: str) -> None:
+        """etcd does not want this watch.  Under the lock."""
         if watch.state is State.ENDED:
             return
-        if mapping.is_stale_token_text(reason) and not watch.stale:
-            watch.stale = True
+        key = watch.request.key.decode(errors="backslashreplace")
+        denied = "permission denied" in reason
+        kind = errors.PermissionDenied if denied else errors.Rejected
+        error = kind(f"watch {key}: {reason or 'etcd refused it without a reason'}")
+        doubtful = self._client.options.user and (denied or mapping.is_stale_token_text(reason))
+        if doubtful and not watch.doubted:
+            watch.doubted = True
             watch.state = State.WAITING
-            self._queue.appendleft(watch)
-            self._client.drop_channel("the token went stale")
+            doubt = threading.Thread(
+                target=self._doubt, args=(watch, error, self._used), name="coordkit-watch-doubt", daemon=True
+            )
+            doubt.start()
             return
         watch.state = State.ENDED
-        key = watch.request.key.decode(errors="backslashreplace")
-        kind = errors.PermissionDenied if "permission denied" in reason else errors.Rejected
-        watch.listener.on_refused(kind(f"watch {key}: {reason or 'etcd refused it without a reason'}"))
+        watch.listener.on_refused(error)
+
+    def _doubt(self, watch: Watch, error: errors.CoordError, used: grpc.Metadata) -> None:
+        """Up to 3.5, etcd says "permission denied" to a watch whose stream has a token that went stale.
+
+        A read of the same range tells, and has the token renewed if that is it: then all go to a new stream.
+        """
+        request = messages.RangeRequest(
+            key=watch.request.key, range_end=watch.request.range_end, count_only=True
+        )
+        try:
+            self._client.read(request, NEVER.sooner(self._client.options.timeout_s))
+            refused = self._client.metadata is used
+        except clients.OUTAGE:
+            refused = False
+        except errors.CoordError:
+            refused = True
+        stream = send = None
+        with self._lock:
+            if watch.state is State.ENDED:
+                return
+            if refused:
+                watch.state = State.ENDED
+                watch.listener.on_refused(error)
+                return
+            self._queue.appendleft(watch)
+            if self._used is used and self._client.metadata is not used:
+                stream = self._stream
+                self._lose_stream()
+            if self._stream is None:
+                self._open_elsewhere()
+            send = self._next_create()
+        if stream is not None:
+            stream.cancel()
+        if send is not None:
+            send()
 
     def _on_canceled(self, response: messages.WatchResponse) -> None:
         watch = self._live.pop(response.watch_id, None)
