@@ -36,6 +36,7 @@ class Traffic:
     requests_bytes: int  # sent to the target
     replies_bytes: int  # sent to clients
     swallowed_bytes: int  # came from the target, and no client ever saw them
+    pieces: int  # in how many sends all that was sent went out
 
 
 class FaultProxy:
@@ -118,7 +119,7 @@ class FaultProxy:
         self._do("delay", seconds=seconds)
 
     def byte_by_byte(self) -> None:
-        """Send one byte at a time, each in a packet of its own."""
+        """Send one byte at a time, in either direction: some 20 us each, so 50 KB a second."""
         self._do("byte_by_byte")
 
     def drop_reply_after_commit(self) -> None:

@@ -28,6 +28,9 @@ MOST_BUFFERED_BYTES = 2**24
 GARBAGE_BYTES = 256
 PORT_IS_TAKEN = 98  # the exit status
 LONGEST_NAP_S = 0.5  # how often it looks whether its parent still lives
+COUNTED = ("accepted", "requests_bytes", "replies_bytes", "swallowed_bytes", "pieces")
+Counts = dict[str, int]
+
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -45,11 +48,12 @@ class Faults:
 class Pump:
     """One direction of one connection."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
+    def __init__(self, source: socket.socket, sink: socket.socket, counts: Counts, what: str) -> None:
         self.source = source
         self.sink = sink
         self.held = False
-        self.passed_bytes = 0
+        self._counts = counts
+        self._what = what
         self._chunks: collections.deque[tuple[float, memoryview]] = collections.deque()  # when due, and what
         self._buffered_bytes = 0
         self._ended = False
@@ -77,7 +81,8 @@ class Pump:
         """One send of what is due first."""
         due_s, chunk = self._chunks[0]
         sent_bytes = self.sink.send(chunk[:most_bytes])
-        self.passed_bytes += sent_bytes
+        self._counts[self._what] += sent_bytes
+        self._counts["pieces"] += 1
         self._buffered_bytes -= sent_bytes
         if sent_bytes < len(chunk):
             self._chunks[0] = (due_s, chunk[sent_bytes:])
@@ -103,11 +108,11 @@ class Pump:
 class Connection:
     """A client's connection and ours to the target."""
 
-    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+    def __init__(self, client: socket.socket, server: socket.socket, counts: Counts) -> None:
         self.client = client
         self.server = server
-        self.requests = Pump(client, server)
-        self.replies = Pump(server, client)
+        self.requests = Pump(client, server, counts, "requests_bytes")
+        self.replies = Pump(server, client, counts, "replies_bytes")
         self.connected = False
         self.swallows = False
         self.damaged = False  # its replies are not what the server said: it cannot be healed
@@ -143,7 +148,7 @@ class Proxy:
         self._listener = _bound(port)
         self._listener.listen(128)
         self._listens = True
-        self._accepted = self._requests_bytes = self._replies_bytes = self._swallowed_bytes = 0
+        self._counts: Counts = dict.fromkeys(COUNTED, 0)
         self._commands = b""
 
     # --- commands
@@ -254,10 +259,10 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            self._accepted += 1
+            self._counts["accepted"] += 1
             unix = isinstance(self._target, str)
             server = socket.socket(socket.AF_UNIX if unix else _family(self._target))
-            connection = Connection(client, server)
+            connection = Connection(client, server, self._counts)
             for sock in (client, server):
                 sock.setblocking(False)
                 if sock.family != socket.AF_UNIX:
@@ -295,7 +300,7 @@ class Proxy:
             return
         received = connection.replies.receive()
         if connection.swallows:
-            self._swallowed_bytes += len(received)
+            self._counts["swallowed_bytes"] += len(received)
         elif received:
             if self._faults.noise is not None:
                 connection.damaged = True
@@ -332,8 +337,6 @@ class Proxy:
         del self._connections[connection]
         for sock in (connection.client, connection.server):
             self._register(sock, 0, None)
-        self._requests_bytes += connection.requests.passed_bytes
-        self._replies_bytes += connection.replies.passed_bytes
         connection.close(with_reset)
 
     # --- the parent
@@ -351,15 +354,7 @@ class Proxy:
         return True
 
     def _answer(self) -> None:
-        requests = sum(each.requests.passed_bytes for each in self._connections)
-        replies = sum(each.replies.passed_bytes for each in self._connections)
-        traffic = {
-            "accepted": self._accepted,
-            "open": len(self._connections),
-            "requests_bytes": self._requests_bytes + requests,
-            "replies_bytes": self._replies_bytes + replies,
-            "swallowed_bytes": self._swallowed_bytes,
-        }
+        traffic = {**self._counts, "open": len(self._connections)}
         os.write(1, json.dumps(traffic).encode() + b"\n")
 
 
