@@ -22,7 +22,7 @@ from coordkit import errors, settings
 from coordkit.etcd import heart as hearts
 from coordkit.etcd import kv, watch
 from coordkit.testing import LocalEtcd
-from coordkit.wire import address, http2
+from coordkit.wire import address, fields, http2
 
 PASSWORD = "canary-pa55word"
 VALUE = "canary-value-77"
@@ -301,7 +301,7 @@ class TestHeart:
 
     def test_what_it_runs_knows_no_logging(self):
         """
-        Of all modules below the sessions that it runs one imports logging: http2, to silence hpack.
+        Of all modules below the sessions that it runs one imports logging: fields, to silence hpack.
         """
         package = pathlib.Path(coordkit.__file__).parent
         below = [
@@ -313,8 +313,8 @@ class TestHeart:
         below += [package / "etcd" / f"{name}.py" for name in hearts_modules()]
         logging_ones = {path.name for path in below if "logging" in imported(path)}
 
-        assert logging_ones == {"http2.py"}
-        assert "import logging" in pathlib.Path(http2.__file__).read_text()
+        assert logging_ones == {"fields.py"}
+        assert "import logging" in pathlib.Path(fields.__file__).read_text()
 
     def test_hpack_is_silent_whatever_logging_was_told(self, recorder):
         """
@@ -328,7 +328,7 @@ class TestHeart:
             patch.setattr(
                 logging.Logger, "getEffectiveLevel", lambda log: asked.append(log.name) or logging.DEBUG
             )
-            headers = connection._decode(b"\x88\x00\x05token\x0fcanary-pa55word")
+            headers = connection._decoder.decode(b"\x88\x00\x05token\x0fcanary-pa55word")
 
         assert headers[b"token"] == PASSWORD.encode()
         assert asked == []

@@ -19,10 +19,9 @@ LONGEST_REMEMBERED = 1024
 
 Headers = dict[bytes, bytes]
 
-# hpack logs every header at DEBUG.  The heart decodes too, on its native thread, where logging's locks must
-# not be touched; a disabled logger takes none.
-for _name in ("hpack.hpack", "hpack.table"):
-    logging.getLogger(_name).disabled = True
+# The heart decodes on a native thread, where logging's locks, shared with greenlets, must not be touched; and
+# what hpack logs at DEBUG is every header.  A disabled logger takes no lock.
+_HPACK_LOGS = [logging.getLogger(name) for name in ("hpack.hpack", "hpack.table")]
 
 
 class Decoder:
@@ -49,6 +48,8 @@ class Decoder:
         return headers
 
     def _unpack(self, block: bytes) -> Headers:
+        for log in _HPACK_LOGS:
+            log.disabled = True  # here, and not once: logging.config enables every logger that it finds
         if self._hpack is None:
             self._hpack = hpack.Decoder(max_header_list_size=LARGEST_BLOCK)
             self._hpack.header_table_size = 0
