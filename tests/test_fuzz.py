@@ -465,6 +465,7 @@ class Client:
         self.closed = False
         self.seen_revision = 0
         self.options = types.SimpleNamespace(timeout_s=5.0)
+        self.metadata = ()
         self.dropped = 0
         self.streams: list[Stream] = []
 
