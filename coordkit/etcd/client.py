@@ -17,6 +17,7 @@ from google.protobuf import message as protobuf
 
 from coordkit import errors
 from coordkit.deadline import Deadline
+from coordkit.etcd import dialler as diallers
 from coordkit.etcd import kv, mapping
 from coordkit.etcd import options as opts
 from coordkit.wire import channel as channels
@@ -24,7 +25,6 @@ from coordkit.wire import grpc, messages
 
 RANGE = "/etcdserverpb.KV/Range"
 TXN = "/etcdserverpb.KV/Txn"
-AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
 
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
@@ -68,8 +68,7 @@ class Client:
         self._pid = os.getpid()
         self._channel: channels.Channel | None = None
         self._dialling = threading.Lock()
-        self._turn = random.randrange(len(options.endpoints))
-        self._metadata: grpc.Metadata = ()  # the token, where there are users
+        self._dialler = diallers.Dialler(options)
         self._cluster_id = 0
         self._seen_revision = 0
         self._closed = False
@@ -107,7 +106,7 @@ class Client:
         pause_s = FIRST_PAUSE_S
         doubtful = False
         while True:
-            used = self._metadata
+            used = self._dialler.metadata
             try:
                 reply = reply_type.FromString(self._call(method, payload, deadline))  # type: ignore[attr-defined]
             except grpc.CallFailed as failure:
@@ -177,12 +176,12 @@ class Client:
         channel = self._channel
         if channel is None or not channel.usable:
             channel = self.channel(deadline)
-        return channel.call(method, payload, deadline, self._metadata)
+        return channel.call(method, payload, deadline, self._dialler.metadata)
 
     @property
     def metadata(self) -> grpc.Metadata:
         """What a call carries beside its request: the token, if there is one.  Swapped whole when renewed."""
-        return self._metadata
+        return self._dialler.metadata
 
     # Streams and waits.
 
@@ -195,7 +194,7 @@ class Client:
     ) -> channels.Stream:
         """Open a stream on the current connection; `on_end` comes when either breaks."""
         channel = self.channel(deadline)
-        return channel.stream(method, on_message, on_end, (REQUIRE_LEADER, *self._metadata))
+        return channel.stream(method, on_message, on_end, (REQUIRE_LEADER, *self._dialler.metadata))
 
     def wait(self, waiter: channels.Waiter, deadline: Deadline) -> bool:
         """Sleep until the waiter is done; through outages too.  Returns whether it is done."""
@@ -221,16 +220,16 @@ class Client:
         self._check_open()
         limit = deadline.sooner(self.options.timeout_s)
         if not self._dialling.acquire(timeout=limit.wait_s()):
-            raise _no_connection("another caller is still dialling")
+            raise diallers.no_connection("another caller is still dialling")
         try:
             self._check_open()
             channel = self._channel
             if channel is not None and channel.usable:
                 return channel
             if not self._dials:
-                raise _no_connection("the process is ending")
+                raise diallers.no_connection("the process is ending")
             self._retire()
-            self._channel = self._dial(limit)
+            self._channel = self._dialler.dial(limit)
             return self._channel
         finally:
             self._dialling.release()
@@ -260,7 +259,7 @@ class Client:
         dropped = channel or current
         if dropped is not None and dropped.usable:
             if dropped is current:
-                self._turn += 1
+                self._dialler.pass_over()
             dropped.close(reason)
 
     def stop_dialling(self) -> None:
@@ -304,43 +303,6 @@ class Client:
             self._past[2] += was.bytes_received
             self._channel = None
 
-    def _dial(self, limit: Deadline) -> channels.Channel:
-        """Try the endpoints in turn, each for a fair share of the time."""
-        endpoints = self.options.endpoints
-        share_s = max(limit.remaining() / len(endpoints), 0.5)
-        troubles = []
-        for _ in endpoints:
-            endpoint = endpoints[self._turn % len(endpoints)]
-            try:
-                channel = channels.Channel.connect(endpoint, limit.sooner(share_s), self.options.credentials)
-                return self._greet(channel, limit)
-            except grpc.CallFailed as failure:
-                if failure.status.from_server and failure.status.code is not grpc.Code.UNAVAILABLE:
-                    raise  # a wrong password is wrong everywhere
-                troubles.append(failure.status.message)
-            self._turn += 1
-        raise _no_connection("; ".join(troubles))
-
-    def _greet(self, channel: channels.Channel, deadline: Deadline) -> channels.Channel:
-        try:
-            self._authenticate(channel, deadline)
-        except BaseException:
-            channel.close("authentication failed")
-            raise
-        return channel
-
-    def _authenticate(self, channel: channels.Channel, deadline: Deadline) -> None:
-        """A token for this connection: tokens are a member's own."""
-        if self.options.user is None:
-            return
-        try:
-            reply = channel.call(AUTHENTICATE, _Secret.of(self.options), deadline)
-        except grpc.CallFailed as failure:
-            if "authentication is not enabled" in failure.status.message:
-                return
-            raise
-        self._metadata = (("token", messages.AuthenticateResponse.FromString(reply).token),)
-
     def _renew_token(self, failure: grpc.CallFailed, used: grpc.Metadata, deadline: Deadline) -> bool:
         """A fresh token after a refusal; once for all callers that were refused with the one that was used.
 
@@ -353,27 +315,14 @@ class Client:
             return False
         try:
             channel = self._channel
-            if self._metadata is used and channel is not None and channel.usable:
+            if self._dialler.metadata is used and channel is not None and channel.usable:
                 time.sleep(random.uniform(0, FIRST_PAUSE_S))  # a cluster's clients must not come all at once
-                self._authenticate(channel, deadline)
+                self._dialler.authenticate(channel, deadline)
         except grpc.CallFailed as refused:
             raise mapping.public_error(refused, "authenticate") from refused
         finally:
             self._dialling.release()
         return True
-
-
-class _Secret(bytes):
-    """A request that holds a password, and does not show it to tools that print the locals of a traceback."""
-
-    @classmethod
-    def of(cls, options: opts.Options) -> _Secret:
-        """The request for a token."""
-        request = messages.AuthenticateRequest(name=options.user or "", password=options.password or "")
-        return cls(request.SerializeToString())
-
-    def __repr__(self) -> str:
-        return "<secret>"
 
 
 def pause(pause_s: float, deadline: Deadline, error: errors.CoordError) -> float:
@@ -386,11 +335,6 @@ def pause(pause_s: float, deadline: Deadline, error: errors.CoordError) -> float
         raise error
     time.sleep(pause_s * random.uniform(0.5, 1.0))
     return min(pause_s * 2, LONGEST_PAUSE_S)
-
-
-def _no_connection(message: str) -> grpc.CallFailed:
-    status = grpc.Status(grpc.Code.UNAVAILABLE, message, outcome=errors.Outcome.NONE)
-    return grpc.CallFailed("connect", status)
 
 
 def _describe(method: str, request: Message) -> str:

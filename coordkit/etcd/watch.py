@@ -24,13 +24,13 @@ import threading
 import time
 import typing
 
-import attrs
 from google.protobuf import message as protobuf
 
 from coordkit import errors, keys
 from coordkit.deadline import NEVER
+from coordkit.etcd import changes, mapping
 from coordkit.etcd import client as clients
-from coordkit.etcd import mapping
+from coordkit.etcd.changes import Event, Listener
 from coordkit.wire import channel as channels
 from coordkit.wire import grpc, messages
 
@@ -39,37 +39,7 @@ METHOD = "/etcdserverpb.Watch/Watch"
 NO_PUTS = messages.WatchCreateRequest.NOPUT
 NO_DELETES = messages.WatchCreateRequest.NODELETE
 
-_DELETE = messages.Event.DELETE
-
 _log = logging.getLogger("coordkit")
-
-
-@attrs.frozen
-class Event:
-    """One change of one key."""
-
-    key: bytes
-    value: bytes = attrs.field(repr=False)
-    deleted: bool
-    create_revision: int
-    mod_revision: int
-    lease: int
-
-
-class Listener(typing.Protocol):
-    """What a watch tells, and whom.  Quick, and never a call to the client from within."""
-
-    def on_created(self, revision: int) -> None:
-        """The watch stands, and tells everything after `revision`; again after each resumption."""
-
-    def on_events(self, events: list[Event]) -> None:
-        """Changes, in order; all of one revision come together."""
-
-    def on_gap(self, compacted: int) -> None:
-        """History up to that revision is gone, and so is the watch."""
-
-    def on_refused(self, error: errors.CoordError) -> None:
-        """etcd ended the watch for good."""
 
 
 class State(enum.Enum):
@@ -114,7 +84,7 @@ class Watcher:
         self._queue: collections.deque[Watch] = collections.deque()
         self._creating: Watch | None = None
         self._live: dict[int, Watch] = {}
-        self._fragments: dict[int, list[messages.Event]] = {}
+        self._fragments = changes.Fragments()
         self._opening = False  # a thread is at work on a new stream
         self._pause_s = 0.0  # before the next attempt
 
@@ -387,7 +357,7 @@ class Watcher:
 
     def _on_canceled(self, response: messages.WatchResponse) -> None:
         watch = self._live.pop(response.watch_id, None)
-        self._fragments.pop(response.watch_id, None)
+        self._fragments.forget(response.watch_id)
         if watch is None or watch.state is State.ENDED:
             return
         if response.compact_revision:
@@ -400,33 +370,14 @@ class Watcher:
         watch = self._live.get(response.watch_id)
         if watch is None:
             return
-        parts: typing.Sequence[messages.Event] = response.events
-        if response.fragment or response.watch_id in self._fragments:
-            joined = self._fragments.setdefault(response.watch_id, [])
-            joined.extend(response.events)
-            if response.fragment:
-                return
-            parts = self._fragments.pop(response.watch_id)
-        self._tell(watch, response.header, parts)
+        parts = self._fragments.join(response)
+        if parts is not None:
+            self._tell(watch, response.header, parts)
 
-    def _tell(
-        self, watch: Watch, header: messages.ResponseHeader, parts: typing.Sequence[messages.Event]
-    ) -> None:
+    def _tell(self, watch: Watch, header: messages.ResponseHeader, parts: changes.Parts) -> None:
         """Pass on what is new; without any event the response is a note of progress."""
-        events = []
-        for part in parts:
-            stored = part.kv
-            if stored.mod_revision >= watch.next_revision:  # what was told is never told again
-                events.append(
-                    Event(
-                        stored.key,
-                        stored.value,
-                        part.type == _DELETE,
-                        stored.create_revision,
-                        stored.mod_revision,
-                        stored.lease,
-                    )
-                )
+        # What was told is never told again.
+        events = [Event.of(part) for part in parts if part.kv.mod_revision >= watch.next_revision]
         if events:
             watch.next_revision = events[-1].mod_revision + 1
             watch.listener.on_events(events)
@@ -435,3 +386,6 @@ class Watcher:
 def _cancel(watch_id: int) -> bytes:
     request = messages.WatchRequest(cancel_request=messages.WatchCancelRequest(watch_id=watch_id))
     return request.SerializeToString()
+
+
+__all__ = ["METHOD", "NO_DELETES", "NO_PUTS", "Event", "Listener", "State", "Watch", "Watcher"]

@@ -616,7 +616,7 @@ class TestEndpoints:
 
         with coordkit.connect([etcd.endpoint, etcd.endpoint]) as coord:
             client = coord.client
-            first, turn, call = client._channel, client._turn, client._call
+            first, turn, call = client._channel, client._dialler._turn, client._call
             refusals = ["etcdserver: no leader"]
 
             def refuse_once(*arguments: Any) -> bytes:
@@ -630,7 +630,7 @@ class TestEndpoints:
             coord.kv.put("a", "1")
 
             assert client._channel is not first
-            assert client._turn == turn + 1
+            assert client._dialler._turn == turn + 1
             coord.kv.delete("a")
             monkeypatch.undo()
 
@@ -718,7 +718,7 @@ class TestAuthentication:
                 coordkit.connect(f"etcd://root:{SECRET}@{server.endpoint}") as root,
                 ann.lock("a") as lock,
             ):
-                before = ann.client._metadata
+                before = ann.client.metadata
                 ask(root.client, "Auth/RoleAdd", messages.AuthRoleAddRequest(name="another"))
 
                 witness = Witness()
@@ -728,7 +728,7 @@ class TestAuthentication:
                 ann.kv.put("/ann/a", "1")
                 wait_until(lambda: witness.events)
 
-                assert ann.client._metadata != before
+                assert ann.client.metadata != before
                 first_s = ann.session._pulse.deadline_s
                 wait_until(lambda: ann.session._pulse.deadline_s > first_s + 2)
                 lock.check()
@@ -738,7 +738,7 @@ class TestAuthentication:
         After a while without calls the token is unknown; the next call gets a new one.
         """
         ann.kv.put("/ann/a", "1")
-        before = ann.client._metadata
+        before = ann.client.metadata
 
         def expired() -> bool:
             request = messages.RangeRequest(key=b"/ann/a")
@@ -753,7 +753,7 @@ class TestAuthentication:
         wait_until(lambda: pause.wait(2.5) or expired(), 30)
         ann.kv.put("/ann/a", "2")
 
-        assert ann.client._metadata != before
+        assert ann.client.metadata != before
         assert ann.kv.delete("/ann/a")
 
     def test_one_of_many_renews_for_all(self, ann, monkeypatch):
@@ -762,14 +762,14 @@ class TestAuthentication:
         """
         client = ann.client
         asked = []
-        authenticate = client._authenticate
+        authenticate = client._dialler.authenticate
 
         def counted(channel: Any, deadline: Deadline) -> None:
             asked.append(1)
             authenticate(channel, deadline)
 
-        monkeypatch.setattr(client, "_authenticate", counted)
-        client._metadata = (("token", "old"),)
+        monkeypatch.setattr(client._dialler, "authenticate", counted)
+        client._dialler.metadata = (("token", "old"),)
 
         calls = [Call(lambda: ann.kv.get("/ann/a")) for _ in range(50)]
 

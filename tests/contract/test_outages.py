@@ -291,13 +291,13 @@ class TestHeart:
             heart = hearts.heart_for(coord.client.options)
             wait_until(lambda: heart._client)
             dials: list[float] = []
-            dial = heart._client._dial
+            dial = heart._client._dialler.dial
 
             def counted(limit: Deadline) -> Any:
                 dials.append(time.monotonic())
                 return dial(limit)
 
-            heart._client._dial = counted  # type: ignore[method-assign,union-attr]
+            heart._client._dialler.dial = counted  # type: ignore[method-assign,union-attr]
             server.kill()
             for session in sessions:
                 assert session.lost.wait(15)
