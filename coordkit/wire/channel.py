@@ -108,8 +108,8 @@ class Channel:
             InvalidValue: A certificate's file cannot be used.
         """
         connection = http2.Connection()
-        shield = tls.Shield(credentials, address.host or "localhost") if address.tls else None
         try:
+            shield = tls.Shield(credentials, address.host or "localhost") if address.tls else None
             sock = dial.dial(address, deadline)
             try:
                 if shield is not None:

@@ -49,15 +49,22 @@ NO_CREDENTIALS = Credentials()
 
 
 class Shield:
-    """One connection's TLS state.  Reader and writer may use it at the same time."""
+    """One connection's TLS state.  Reader and writer may use it at the same time.
+
+    Raises:
+        ssl.SSLError: The name cannot be a host's: a label too long, a leading dot.
+        InvalidValue: A certificate's file cannot be used.
+    """
 
     def __init__(self, credentials: Credentials, server_name: str) -> None:
         self._lock = threading.Lock()
         self._from_peer = ssl.MemoryBIO()
         self._to_peer = ssl.MemoryBIO()
-        self._tls = credentials.context().wrap_bio(
-            self._from_peer, self._to_peer, server_hostname=server_name
-        )
+        context = credentials.context()
+        try:
+            self._tls = context.wrap_bio(self._from_peer, self._to_peer, server_hostname=server_name)
+        except ValueError as error:
+            raise ssl.SSLError(f"{server_name!r} is no name of a host: {error}") from error
 
     def handshake(self, received: bytes) -> tuple[bytes, bool]:
         """Take the peer's part; returns ours, and whether that was the last of it.
