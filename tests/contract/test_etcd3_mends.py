@@ -696,6 +696,54 @@ class TestOutages:
         done.set()
 
 
+class TestWithoutALeader:
+    """A member whose cluster has lost its majority."""
+
+    @pytest.fixture
+    def minority(self, private) -> Any:
+        import etcd3
+
+        for name in ("a", "b", "c"):
+            private.put(name, "1")
+        private.add_member(["http://127.0.0.1:1"])  # one of two now, and the other one never starts
+        request = etcd3.etcdrpc.StatusRequest()
+        wait_until(lambda: private.maintenancestub.Status(request).leader == 0, what="losing the leader")
+        private.timeout = private.watcher.timeout = 0.3
+        return private
+
+    def test_serializable_reads(self, minority):
+        """
+        What this member knows can still be read, if that is what one asks for.
+        """
+        import etcd3.exceptions
+
+        assert minority.get("a", serializable=True)[0] == b"1"
+        found = minority.get_prefix("", keys_only=True, serializable=True)
+        assert [meta.key for _, meta in found] == [b"a", b"b", b"c"]
+
+        with pytest.raises((etcd3.exceptions.ConnectionFailedError, etcd3.exceptions.ConnectionTimeoutError)):
+            minority.get("a")
+
+    def test_a_snapshot(self, minority):
+        """
+        The data of a lost cluster can be saved.
+        """
+        saved = io.BytesIO()
+
+        minority.snapshot(saved)
+
+        assert len(saved.getvalue()) >= 20_000
+
+    def test_a_watch(self, minority):
+        """
+        A watch does not stand on a member that would hear of nothing.
+        """
+        import etcd3.exceptions
+
+        with pytest.raises(etcd3.exceptions.WatchTimedOut):
+            minority.watch("a")
+
+
 class TestClose:
     def test_one_client_per_coordinator(self, etcd):
         """
