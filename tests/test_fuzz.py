@@ -464,7 +464,7 @@ class Client:
     def __init__(self) -> None:
         self.closed = False
         self.seen_revision = 0
-        self.options = types.SimpleNamespace(timeout_s=5.0)
+        self.options = types.SimpleNamespace(timeout_s=5.0, user=None)
         self.metadata = ()
         self.dropped = 0
         self.streams: list[Stream] = []
