@@ -20,7 +20,6 @@ from coordkit.cli import failure, main
 from coordkit.cli.doctor import examination, finding, health, origins, refusals, trial
 from coordkit.cli.doctor.finding import Level
 from coordkit.deadline import Deadline
-from coordkit.etcd import client as clients
 from coordkit.etcd import pulse
 from coordkit.testing import Certificates, EtcdCluster, LocalEtcd
 from coordkit.wire import address, channel, messages
@@ -593,13 +592,15 @@ class TestThePassword:
         It is as good as the password, for a while.
         """
         tokens = []
-        authenticate = clients.Client._authenticate
+        ask = channel.Channel.call
 
-        def spy(client: clients.Client, *arguments: Any) -> None:
-            authenticate(client, *arguments)
-            tokens.append(client.metadata[0][1])
+        def spy(connection: channel.Channel, method: str, *arguments: Any) -> bytes:
+            reply = ask(connection, method, *arguments)
+            if method.endswith("Authenticate"):
+                tokens.append(messages.AuthenticateResponse.FromString(reply).token)
+            return reply
 
-        monkeypatch.setattr(clients.Client, "_authenticate", spy)
+        monkeypatch.setattr(channel.Channel, "call", spy)
 
         told = doctor("--url", f"etcd://writer:{PASSWORD}@{guarded.endpoint}/shop", "--json")
 
