@@ -178,7 +178,7 @@ class Coordinator:
         Raises:
             Closed: This coordinator was closed, or belongs to another process.
 
-        Cost: 0.2 s and 20 MB at its first use in a process, for etcd3 and grpc are imported.
+        Cost: 0.2 s and 10 MB at its first use in a process, for etcd3 and grpc are imported.
         """
         from coordkit.etcd import facade
 

@@ -1,4 +1,4 @@
-"""The message classes on every protobuf that is supported, compiled and in Python.
+"""The message classes, and the etcd3 package on them, on every supported protobuf, compiled and in Python.
 
 This needs a package index, so it runs on request only, on one Python or on all that are found:
 
@@ -18,6 +18,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PROTOBUFS = ("3.20", "4.21", "4.25", "5", "6", "7")
+TESTS = ("tests/test_messages.py", "tests/test_etcdrpc.py", "tests/contract/test_etcd3.py")
 ON_REQUEST = "COORDKIT_TEST_PROTOBUFS"
 
 PROBE = """
@@ -51,7 +52,7 @@ def _environment(installed: pathlib.Path, implementation: str) -> dict[str, str]
 @pytest.mark.parametrize("implementation", ["compiled", "python"])
 def test_the_messages_work_on(installed: pathlib.Path, implementation: str) -> None:
     """
-    All of test_messages.py passes on this protobuf.
+    All tests of the messages and of etcd3's client pass on this protobuf.
     """
     environment = _environment(installed, implementation)
     probed = subprocess.run([sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True)
@@ -65,7 +66,7 @@ def test_the_messages_work_on(installed: pathlib.Path, implementation: str) -> N
 
     assert (kind == "python") == (implementation == "python")
 
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_messages.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     print(f"{where}, {kind}: {done.stdout.splitlines()[-1]}")
 
