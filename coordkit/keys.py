@@ -53,6 +53,8 @@ def prefix(namespace: str, kind: str, name: str | None = None) -> bytes:
 
 def namespace(path: str) -> str:
     """A namespace as it stands in keys: the segments of `path`, each encoded; may be empty."""
+    if not isinstance(path, str):
+        raise errors.InvalidName(f"namespace must be a str, not {type(path).__name__}")
     return "/".join(segment(part, "namespace") for part in path.strip("/").split("/") if part)
 
 
@@ -86,12 +88,15 @@ def to_bytes(value: bytes | str, what: str = "value") -> bytes:
     """`value` as bytes; a `str` is encoded as UTF-8.
 
     Raises:
-        InvalidValue: Neither bytes nor str.
+        InvalidValue: Neither bytes nor str, or a str that UTF-8 cannot encode.
     """
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return value.encode()
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise errors.InvalidValue(f"{what} cannot be encoded as UTF-8") from None
     if isinstance(value, (bytearray, memoryview)):
         return bytes(value)
     raise errors.InvalidValue(f"{what} must be bytes or str, not {type(value).__name__}")

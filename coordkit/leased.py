@@ -23,6 +23,7 @@ from coordkit import errors, worker
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv
+from coordkit.wire import messages
 
 _log = logging.getLogger("coordkit")
 
@@ -241,7 +242,7 @@ class LeasedKeys(abc.ABC):
             [kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), self.read_key],
             [self.read_key],
         )
-        bare = kv.txn_request([], [kv.delete(key)])
+        bare = kv.txn_request([kv.create(key) > 0], [kv.delete(key)])
         limit = NEVER.sooner(self.client.options.timeout_s)
         try:
             result = self.client.txn(bump, limit)
@@ -278,14 +279,21 @@ class LeasedKeys(abc.ABC):
             [kv.create(key) == create_revision], [kv.delete(key), *then], [self.read_key]
         )
         attempted = False  # an earlier attempt may have been applied
+        full = False  # the server is out of space
         pause_s = clients.FIRST_PAUSE_S
         while True:
             limit = NEVER.sooner(self.remaining())
             if limit.expired:
                 raise _lost(key, self.why_over())
             try:
+                if full:
+                    self._delete_when_full(key, create_revision, limit)
+                    return None
                 result = self.client.txn(request, limit)
                 break
+            except errors.QuotaExceeded:
+                full = True
+                continue
             except _OUTAGE as error:
                 attempted |= error.outcome is errors.Outcome.UNKNOWN
             time.sleep(min(pause_s, limit.remaining()))
@@ -297,6 +305,20 @@ class LeasedKeys(abc.ABC):
         if attempted and alive:
             return None  # our own earlier attempt deleted it
         raise _lost(key, f"its key was gone at revision {result.revision}")
+
+    def _delete_when_full(self, key: bytes, create_revision: int, limit: Deadline) -> None:
+        """The same on a server that is out of space, which may have applied what it refused."""
+        deleted = self._delete_plainly(key, limit)
+        if any(was.create_revision == create_revision for was in deleted.prev_kvs):
+            return
+        session_key = self.client.read(messages.RangeRequest(key=self.key), limit).kvs
+        if not session_key or session_key[0].create_revision != self.key_created:
+            raise _lost(key, f"its key was gone at revision {deleted.header.revision}")
+
+    def _delete_plainly(self, key: bytes, limit: Deadline) -> messages.DeleteRangeResponse:
+        """Out of space, etcd 3.4 and early 3.5 refuse transactions that only delete, not plain deletes."""
+        request = messages.DeleteRangeRequest(key=key, prev_kv=True)
+        return self.client.unary(kv.DELETE, request, messages.DeleteRangeResponse, limit)
 
     def delete_mine(self, key: bytes, create_revision: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
         """Delete a key whose create is certain, until that is certain too; in the background."""
@@ -311,8 +333,12 @@ class LeasedKeys(abc.ABC):
         self.defer_after(pause_s, lambda: job(next_s))
 
     def _try_txn(self, request: kv.TxnRequest, limit: Deadline) -> bool:
+        """A transaction that deletes its key, whose name nobody else uses: it may be deleted plainly, too."""
         try:
-            self.client.txn(request, limit)
+            try:
+                self.client.txn(request, limit)
+            except errors.QuotaExceeded:
+                self._delete_plainly(request.key, limit)
             return True
         except errors.CoordError as error:
             _log.debug("%r: %s", self, error)
