@@ -14,7 +14,7 @@ import pytest
 
 import coordkit
 from coordkit import errors
-from coordkit.testing import FaultProxy, loopback, processes
+from coordkit.testing import Certificates, FaultProxy, LocalEtcd, loopback, processes
 
 PATIENCE_S = 15.0
 FOR_EVER_S = 3600.0
@@ -521,7 +521,7 @@ def between(etcd) -> Iterator[FaultProxy]:
 @pytest.fixture
 def far(between, namespace: str, coord) -> Iterator[coordkit.Coordinator]:
     """A coordinator behind the proxy; `coord`, in the same namespace, is not."""
-    with coordkit.connect(f"etcd://{between.endpoint}/{namespace}", timeout=PATIENCE_S) as far:
+    with coordkit.connect(between.url, namespace=namespace, timeout=PATIENCE_S) as far:
         yield far
 
 
@@ -575,6 +575,22 @@ class TestCoordkit:
         between.heal()
 
         assert far.kv.get(key) is None
+
+    def test_tls_passes_through(self, etcd_binary, tmp_path, namespace):
+        """
+        Names and certificates are the server's; the proxy sees none of it.
+        """
+        certificates = Certificates(tmp_path)
+        files = {
+            "cacert": certificates.cacert,
+            "cert": certificates.client.cert,
+            "key": certificates.client.key,
+        }
+
+        with LocalEtcd(etcd_binary, tls=certificates) as server, FaultProxy(server.endpoint) as proxy:
+            with coordkit.connect(proxy.url, namespace=namespace, **files) as coord:
+                assert coord.kv.get("/nothing") is None
+            assert proxy.endpoint == f"https://127.0.0.1:{proxy.port}"
 
     def test_a_lock_is_held_through_a_reset(self, far, coord, between):
         """

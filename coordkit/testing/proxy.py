@@ -85,6 +85,11 @@ class FaultProxy:
         return f"{'https://' if self._address.tls else ''}127.0.0.1:{self._port}"
 
     @property
+    def url(self) -> str:
+        """For `coordkit.connect()`; under TLS that has to be given the certificates."""
+        return f"etcd{'s' if self._address.tls else ''}://127.0.0.1:{self._port}/coordkit"
+
+    @property
     def pid(self) -> int:
         """Its process id."""
         if self._process is None:
