@@ -9,8 +9,8 @@ from interleavings import scenarios
 from interleavings.meddler import Meddler
 from interleavings.stage import Stage, Violation, mutate
 
-from coordkit import session as sessions
 from coordkit import linewatch, waitlist
+from coordkit import session as sessions
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 
