@@ -283,8 +283,8 @@ class Line:
 
     def leave(self, ticket: Ticket) -> None:
         """Give the place up.  Returns at once; the background makes sure that nothing stays behind."""
-        was = self._forget(ticket)
-        if ticket.create_revision and was is not Phase.GONE:
+        self._forget(ticket)
+        if ticket.create_revision:  # even if it was told to be gone: a key too much would stop the line
             session = ticket.session
             session.defer(lambda: session.delete_mine(ticket.key, ticket.create_revision))
 
@@ -321,17 +321,16 @@ class Line:
             self._hand_over(deleted.result)
         return deleted.result.revision
 
-    def _forget(self, ticket: Ticket) -> Phase:
-        """Tell the ticket nothing more; returns the phase that it had."""
+    def _forget(self, ticket: Ticket) -> None:
+        """Tell the ticket nothing more."""
         with self._lock:
             self._tickets.pop(ticket.key, None)
-            was, ticket.phase = ticket.phase, Phase.LEFT
+            ticket.phase = Phase.LEFT
             ticket.on_gone = None
             if self._feed is not None and not self._drop_pending:
                 self._drop_pending = True
                 self.link.attendant.after(LINGER_S, attendants.weakly(self._drop_watch))
             self._used_at_s = time.monotonic()
-        return was
 
     def _hand_over(self, release: kv.TxnResult) -> None:
         """Tell the local waiter that the release's own transaction saw at the head of the line."""
