@@ -1,4 +1,4 @@
-"""Lock: the contract of threading.Lock across processes, first come first served; and what it has beyond that.
+"""Lock: the contract of threading.Lock across processes, first come first served; and what it has beyond.
 
 Where the contract is that of threading.Lock the same test runs on a threading.Lock too.
 """
@@ -18,7 +18,6 @@ from contract.players import Attempt, expire, queue_up, wait_until
 import coordkit
 from coordkit import errors
 from coordkit.etcd import kv
-
 
 #: Prefixes of one another, with slashes, with what is encoded, and at the limit.
 NAMES = ["job1", "job10", "job", "a", "a/b", "a/b/c", "/", "//", ".", "..", "\xe4\u20ac", "a b", "%2F", "\0"]
