@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -456,13 +457,17 @@ class TestInstalled:
         subprocess.run([sys.executable, "-m", "venv", str(python.parent.parent)], check=True)
         pip = [str(python), "-m", "pip", "-q", "--disable-pip-version-check", "install"]
         subprocess.run([*pip, "pip>=23.1"], env=environment(), check=True)
-        subprocess.run([*pip, f"{ROOT}[etcd]", "pytest"], cwd=tmp_path, env=environment(), check=True)
+        copy = tmp_path / "copy"  # for pip leaves its traces in what it installs from
+        shutil.copytree(ROOT / "coordkit", copy / "coordkit", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.cfg", "pyproject.toml", "pytest_coordkit.py", "README.md", "LICENSE"):
+            shutil.copy(ROOT / name, copy)
+        subprocess.run([*pip, f"{copy}[etcd]", "pytest"], cwd=tmp_path, env=environment(), check=True)
+        shutil.rmtree(copy)
         (tmp_path / "test_theirs.py").write_text(textwrap.dedent(FIXTURES))
 
         for how in PYTEST.values():
-            done = subprocess.run(
-                [str(python), *how, "-rs"], cwd=tmp_path, env=environment(), capture_output=True, text=True
-            )
+            command = [str(python), *how, "-rs", "test_theirs.py"]
+            done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True)
 
             assert done.returncode == 0, done.stdout + done.stderr
             assert re.search(r"plugins: .*coordkit-", done.stdout)
