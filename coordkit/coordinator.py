@@ -104,7 +104,7 @@ class Coordinator:
         self._extra: weakref.WeakSet[sessions.Session] = weakref.WeakSet()
         self._etcd: facade.Client | None = None
         self._closed = False
-        _remember(self)
+        _prepare_exit()
 
     # Sessions.
 
@@ -133,7 +133,7 @@ class Coordinator:
             session = self._shared.get(wanted.ttl_s)
             if session is None or not session.alive:
                 self._shared[wanted.ttl_s] = session = sessions.Session.open(self._link, wanted, limit)
-                self._close_if_late(session)
+                self._keep(session)
             return session
         finally:
             self._opening.release()
@@ -155,12 +155,14 @@ class Coordinator:
         session = sessions.Session.open(self._link, terms.Terms.of(chosen, max_hold, on_lost))
         with self._guard:
             self._extra.add(session)
-        self._close_if_late(session)
+        self._keep(session)
         return session
 
-    def _close_if_late(self, session: sessions.Session) -> None:
-        """Whoever closed us meanwhile did not know of this session."""
-        if self._closed:
+    def _keep(self, session: sessions.Session) -> None:
+        """From now on there is something to give back at the end."""
+        _OPEN.add(self)
+        if self._closed:  # meanwhile, by somebody who did not know of this session
+            _OPEN.discard(self)
             session.close()
             self._check_open()
 
@@ -216,9 +218,10 @@ class Coordinator:
 
         Cost: 1 commit for each session.
         """
-        if self._closed:
+        already, self._closed = self._closed, True
+        _OPEN.discard(self)
+        if already or self._pid != os.getpid():
             return
-        self._closed = True
         limit = Deadline.after(timeout)
         with self._guard:
             open_sessions = [*self._extra, *self._shared.values()]
@@ -264,17 +267,18 @@ class Coordinator:
             raise errors.Closed("this coordinator was closed")
 
 
-_OPEN: weakref.WeakSet[Coordinator] = weakref.WeakSet()
-_registered: set[int] = set()
+#: Those that have, or had, a session and were not closed.  Not weakly: one that the program dropped holds
+#: what it holds all the same, and gives it back when the process ends.
+_OPEN: set[Coordinator] = set()
+_prepared: set[int] = set()  # the processes of which the end is taken care of
 
 
-def _remember(coordinator: Coordinator) -> None:
-    """Close it when the process ends, if nobody has by then."""
-    _OPEN.add(coordinator)
+def _prepare_exit() -> None:
+    """See to it that those which nobody has closed by then are closed when this process ends."""
     pid = os.getpid()
-    if pid in _registered:
+    if pid in _prepared:
         return
-    _registered.add(pid)
+    _prepared.add(pid)
     atexit.register(_close_all)
     if "multiprocessing" in sys.modules:
         # Its children run no atexit functions on Python 3.10 to 3.12.
