@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -112,3 +113,27 @@ class TestCompact:
         """
         with pytest.raises(errors.Rejected):
             compact(own, 10**9)
+
+
+class TestClose:
+    def test_a_closed_coordinator_leaves_no_thread(self, etcd, namespace, eventually):
+        """
+        Those that served its sessions, watches and listeners end; the heart of the process goes on.
+        """
+        others = ours()
+        coord = coordkit.connect(etcd.url, namespace=namespace)
+        coord.new_session(ttl=5).add_listener(lambda state: None)
+        lock = coord.lock("held")
+        lock.acquire()
+        assert ours() - others
+
+        lock.release()
+        coord.close()
+
+        eventually(lambda: not ours() - others)
+
+
+def ours() -> set[threading.Thread]:
+    """coordkit's threads in this process, less its hearts."""
+    named = {thread for thread in threading.enumerate() if thread.name.startswith("coordkit-")}
+    return {thread for thread in named if thread.name != "coordkit-heart"}

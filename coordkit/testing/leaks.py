@@ -20,7 +20,7 @@ KEYS = "keys"
 THREADS = "threads"
 KINDS = frozenset({SESSIONS, KEYS, THREADS})
 
-_HEART = "coordkit-heart"  # one for each cluster and process, which it outlives by design
+_OURS = "coordkit-"  # coordkit's own business: they end by themselves, or with the process
 
 
 @attrs.frozen
@@ -56,13 +56,10 @@ class Inspection:
         return found + _settled(lambda: _of_kinds(forbidden, self._new_threads()))
 
     def _new_threads(self) -> Iterator[Leak]:
-        # Another fixture's coordinator may have started its threads during this test.
-        ours_may_run = any(not each.closed for each in coordinator._OPEN)
         for thread in threading.enumerate():
             # A dummy stands for what others started: a greenlet, or a thread of C code.
-            if thread in self._threads or isinstance(thread, threading._DummyThread):
-                continue
-            if thread.name == _HEART or (ours_may_run and thread.name.startswith("coordkit-")):
+            dummy = isinstance(thread, threading._DummyThread)
+            if thread in self._threads or dummy or thread.name.startswith(_OURS):
                 continue
             yield Leak(THREADS, f"{thread.name!r}, {'daemonic' if thread.daemon else 'not daemonic'}")
 
