@@ -442,6 +442,9 @@ class Channel:
             raise
         finally:
             self._leave(self._rota.standby)
+        while self._foreign:
+            # A greenlet lives on in a forked child, where ending a thread that it began is an error.
+            self._rota.standby.park(-1)
 
     # The end.
 
