@@ -86,7 +86,8 @@ def call_error(method: str, error: BaseException) -> CallError:
     if isinstance(failure, grpc.CallFailed):
         # Our own words about a broken exchange also tell whether the request may have been applied.
         status = failure.status
-        return CallError(method, status.code, status.message if status.from_server else str(error))
+        code = grpc.Code.DEADLINE_EXCEEDED if isinstance(error, errors.DeadlineExceeded) else status.code
+        return CallError(method, code, status.message if status.from_server else str(error))
     code = next((code for kind, code in _CODES if isinstance(error, kind)), grpc.Code.UNKNOWN)
     return CallError(method, code, str(error))
 

@@ -33,6 +33,9 @@ _REFUSALS: tuple[tuple[str, type[errors.Rejected]], ...] = (
 # of servers up to 3.5 at least, which let the error of their store through, with code UNKNOWN.
 _STALE = ("invalid auth token", "revision of auth store is old", "revision in header is old")
 
+# The server counts the caller's time too, and may be the first to find it up: etcd 3.5 says so with UNKNOWN.
+_OUT_OF_TIME = "context deadline exceeded"
+
 
 def is_stale_token(status: grpc.Status) -> bool:
     """Whether a fresh token may help.  JWT tokens fail as INVALID_ARGUMENT (etcd issue 13300)."""
@@ -66,7 +69,7 @@ def public_error(failure: grpc.CallFailed, what: str) -> errors.CoordError:
     status = failure.status
     code, message = status.code, f"{what}: {_plain(status.message)}"
     outcome = Outcome.NONE if is_certainly_not_applied(status) else Outcome.UNKNOWN
-    if code is grpc.Code.DEADLINE_EXCEEDED:
+    if code is grpc.Code.DEADLINE_EXCEEDED or (status.from_server and status.message == _OUT_OF_TIME):
         return errors.DeadlineExceeded(message, outcome)
     if status.from_server:
         for text, kind in _REFUSALS:

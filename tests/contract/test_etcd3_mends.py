@@ -13,8 +13,9 @@ from contract.players import wait_until
 import coordkit
 from coordkit import errors
 from coordkit.etcd import client as clients
-from coordkit.etcd import facade_channel, facade_lock
+from coordkit.etcd import facade_channel, facade_lock, mapping
 from coordkit.testing import LocalEtcd
+from coordkit.wire import grpc as wire
 
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100")  # it takes no second to elect itself
 
@@ -269,6 +270,21 @@ class TestChannel:
         assert raised.value.details() == "etcdserver: requested lease not found"
         assert raised.value.initial_metadata() == raised.value.trailing_metadata() == ()
         assert isinstance(raised.value.__cause__, errors.LeaseNotFound)
+
+    def test_a_server_that_is_quicker(self):
+        """
+        A server that finds the caller's time up before the caller does says so with code UNKNOWN.
+        """
+        import grpc
+
+        status = wire.Status(wire.Code.UNKNOWN, "context deadline exceeded", from_server=True)
+        failure = wire.CallFailed("/etcdserverpb.KV/Range", status)
+        public = mapping.public_error(failure, "range a")
+        public.__cause__ = failure
+
+        assert isinstance(public, coordkit.DeadlineExceeded)
+        said = facade_channel.call_error(failure.method, public)
+        assert said.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
     def test_a_stream_both_ways(self, etcd3c):
         """
@@ -588,8 +604,8 @@ class TestOutages:
         import etcd3.exceptions
 
         server.kill()
-        private.timeout = 0
-        with pytest.raises(etcd3.exceptions.Etcd3Exception):
+        private.timeout = 1
+        with pytest.raises(etcd3.exceptions.ConnectionFailedError):
             private.get("a")  # now the end of the connection has been noticed
         private.timeout = 30
         put, results = aside(lambda: private.put("a", "1"))
