@@ -1,4 +1,4 @@
-"""Runs the tests in plain threads and under gevent, each in its own process with a limit outside of it.
+"""Runs the tests in plain threads and under gevent, each in its own process, with a limit outside of them.
 
 usage: run_tests.py [--all | --soak] [pytest arguments]
 
@@ -11,6 +11,7 @@ process, so only a limit from outside is certain to end a run.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
@@ -19,7 +20,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import typing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
@@ -34,26 +38,56 @@ TIMED_OUT = 124
 
 
 def run_modes(python: str, arguments: list[str], limit_s: float) -> dict[str, int]:
-    """Run the tests in each mode; their exit statuses."""
+    """Run the tests in both modes at once, for they mostly wait; the modes' exit statuses.
+
+    The first mode prints as it goes, the others' output follows when they are done.
+    """
     deadline_s = time.monotonic() + limit_s
-    return {mode: run_mode(python, mode, arguments, deadline_s) for mode in MODES}
+    statuses: dict[str, int] = {}
+    with contextlib.ExitStack() as stack:
+        runs: list[tuple[str, subprocess.Popen[bytes], typing.IO[bytes] | None]] = []
+        for mode in MODES:
+            output = stack.enter_context(tempfile.TemporaryFile()) if runs else None
+            runs.append((mode, start_mode(python, mode, arguments, output), output))
+        try:
+            for mode, process, output in runs:
+                print(f"\n--- {mode} ---", flush=True)
+                statuses[mode] = wait_for(mode, process, deadline_s)
+                if output is not None:
+                    output.seek(0)
+                    print(output.read().decode(errors="replace"), flush=True)
+        except KeyboardInterrupt:
+            for _, process, _ in runs:
+                end(process, signal.SIGINT)
+            raise
+    return statuses
 
 
-def run_mode(python: str, mode: str, arguments: list[str], deadline_s: float) -> int:
+def start_mode(
+    python: str, mode: str, arguments: list[str], output: typing.IO[bytes] | None
+) -> subprocess.Popen[bytes]:
     """One pytest process, in a session of its own so that whatever it started can be ended with it."""
-    print(f"\n--- {mode} ---", flush=True)
     environment = {**os.environ, "COORDKIT_TEST_MODE": mode, "PYTHONFAULTHANDLER": "1"}
-    command = [python, *MODES[mode], *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    errors = None if output is None else subprocess.STDOUT
+    return subprocess.Popen(
+        [python, *MODES[mode], *arguments],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=errors,
+        start_new_session=True,
+    )
+
+
+def wait_for(mode: str, process: subprocess.Popen[bytes], deadline_s: float) -> int:
+    """A run's exit status; one that takes too long is ended."""
     try:
-        return process.wait(max(0.0, deadline_s - time.monotonic()))
+        return process.wait(max(0.0, min(deadline_s - time.monotonic(), threading.TIMEOUT_MAX)))
     except subprocess.TimeoutExpired:
         print(f"\nThe {mode} run is over its limit; every thread's stack follows.", flush=True)
         end(process, signal.SIGABRT)
         return TIMED_OUT
-    except KeyboardInterrupt:
-        end(process, signal.SIGINT)
-        raise
 
 
 def end(process: subprocess.Popen[bytes], first: signal.Signals) -> None:
