@@ -47,7 +47,9 @@ def run_modes(python: str, arguments: list[str], limit_s: float) -> dict[str, in
     with contextlib.ExitStack() as stack:
         runs: list[tuple[str, subprocess.Popen[bytes], typing.IO[bytes] | None]] = []
         for mode in MODES:
-            output = stack.enter_context(tempfile.TemporaryFile()) if runs else None
+            output: typing.IO[bytes] | None = None
+            if runs:
+                output = stack.enter_context(tempfile.TemporaryFile())
             runs.append((mode, start_mode(python, mode, arguments, output), output))
         try:
             for mode, process, output in runs:
