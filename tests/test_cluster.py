@@ -10,6 +10,8 @@ import pytest
 import coordkit
 from coordkit import errors
 from coordkit.testing import Certificates, EtcdCluster, EtcdFailed, lifeline, loopback, pause, processes
+from coordkit.testing.cluster import Member
+from coordkit.wire import messages
 
 QUICK = ("--heartbeat-interval=20", "--election-timeout=200")
 
@@ -208,6 +210,41 @@ class TestFaults:
         assert not cluster.has_quorum
         with pytest.raises(errors.DeadlineExceeded, match="named no leader"):
             cluster.leader(timeout_s=0.3)
+
+
+class TestLeader:
+    @pytest.mark.parametrize(
+        ("said", "leader"),
+        [
+            ([(6, 2), (6, 2), (6, 2)], 2),
+            ([(5, 1), (6, 2), (6, 2)], 2),  # the first was cut off, and still believes in itself
+            ([(5, 1), (6, 2), None], None),
+            ([(6, 0), (6, 2), (6, 0)], None),  # an election is under way
+            ([(6, 2), None, (6, 2)], None),  # they name one who does not answer
+        ],
+    )
+    def test_it_is_whom_a_majority_names_for_one_term(self, etcd_binary, monkeypatch, said, leader):
+        """
+        What each member says: its term, and who leads; None does not answer.
+        """
+        cluster = EtcdCluster(3, etcd_binary)
+        answers = dict(zip(cluster.members, enumerate(said, 1), strict=True))
+
+        def status(member, limit=None) -> messages.StatusResponse:
+            member_id, answer = answers[member]
+            if answer is None:
+                raise errors.Unavailable("nobody there")
+            header = messages.ResponseHeader(member_id=member_id)
+            return messages.StatusResponse(header=header, raftTerm=answer[0], leader=answer[1])
+
+        monkeypatch.setattr(Member, "awake", True)
+        monkeypatch.setattr(Member, "status", status)
+
+        if leader is None:
+            with pytest.raises(errors.DeadlineExceeded):
+                cluster.leader(timeout_s=0)
+        else:
+            assert cluster.leader(timeout_s=0) is cluster.members[leader - 1]
 
 
 class TestMoveLeader:

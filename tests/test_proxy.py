@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -253,18 +254,37 @@ class TestHalfOpen:
 
         assert hear(client, 10) == b"ONLY THERE"
 
-    def test_an_end_is_held_too(self, client, proxy, peer, eventually):
+    def test_what_is_under_way_stops(self, client, proxy):
         """
-        The server does not learn that its client has gone.
+        What the proxy has read and not yet sent is held as well.
+        """
+        proxy.byte_by_byte()
+        client.sendall(b"a" * 1_000_000)
+        settle(proxy)
+
+        proxy.half_open()
+
+        stopped_at = proxy.traffic().requests_bytes
+        assert settle(proxy).requests_bytes == stopped_at < 1_000_000
+        proxy.heal()
+        assert hear(client, 1_000_000) == b"A" * 1_000_000
+
+    @pytest.mark.parametrize("how", ["end", "reset"])
+    def test_an_end_is_held_too(self, how, client, proxy, peer, eventually):
+        """
+        The server does not learn that its client has gone, politely or not.
         """
         proxy.half_open()
+        if how == "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
         assert settle(proxy).open == 1
         assert peer.ends == []
 
         proxy.heal()
 
-        eventually(lambda: peer.ends == [None])
+        eventually(lambda: peer.ends)
+        assert [type(end) for end in peer.ends] == [type(None) if how == "end" else ConnectionResetError]
 
 
 class TestDelay:

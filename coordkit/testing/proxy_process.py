@@ -91,7 +91,7 @@ class Pump:
 
     def finish(self) -> None:
         """Pass the end on, once everything before it was sent."""
-        if self._ended and not self._chunks and not self.held and not self.finished:
+        if self._ended and not self._chunks and not self.finished:
             self.finished = True
             self.sink.shutdown(socket.SHUT_WR)
 
