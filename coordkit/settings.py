@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections.abc
+import math
 import os
+import re
 import socket
 import typing
 import urllib.parse
@@ -11,11 +14,10 @@ import attrs
 
 from coordkit import errors, keys
 from coordkit.etcd import options as opts
-from coordkit.terms import Terms
+from coordkit.terms import LARGEST_TTL_S, LEAST_TTL_S, Terms
 from coordkit.wire import address, tls
 
 DEFAULT_URL = "etcd://127.0.0.1:2379/coordkit"
-DEFAULT_NAMESPACE = "coordkit"
 DEFAULT_TIMEOUT_S = 5.0
 
 _SCHEMES = {"etcd": False, "http": False, "etcds": True, "https": True}
@@ -40,6 +42,9 @@ class Settings:
     sources: dict[str, str] = attrs.field(factory=dict)
 
 
+Layer = dict[str, tuple[typing.Any, str]]  # by setting: the value, and where it was found
+
+
 def resolve(url: str | typing.Iterable[str] | None, arguments: dict[str, typing.Any]) -> Settings:
     """Put the settings together.
 
@@ -50,64 +55,100 @@ def resolve(url: str | typing.Iterable[str] | None, arguments: dict[str, typing.
     Raises:
         InvalidValue: Names the setting and where it was found.
     """
-    layers: list[tuple[str, dict[str, typing.Any]]] = [
-        ("argument", {name: value for name, value in arguments.items() if value is not None})
-    ]
-    if url is not None:
-        layers.append(("URL", from_url(url) if isinstance(url, str) else {"endpoints": tuple(url)}))
-    layers.extend(_from_environment())
-    layers.append(
-        (
-            "default",
+    found: Layer = {}
+    for layer in (
+        {name: (value, "argument") for name, value in arguments.items() if value is not None},
+        {} if url is None else _all_from(_from_argument(url), "URL"),
+        _from_environment(),
+        _from_etcdctl(),
+        _all_from(
             {
                 **from_url(DEFAULT_URL),
                 "ttl": Terms().ttl_s,
                 "timeout": DEFAULT_TIMEOUT_S,
                 "identity": f"{socket.gethostname()}:{os.getpid()}",
             },
-        )
-    )
-    values: dict[str, typing.Any] = {}
-    sources: dict[str, str] = {}
-    for source, layer in layers:
-        for name, value in layer.items():
-            if name not in values:
-                values[name], sources[name] = value, source
-    return _build(values, sources)
+            "default",
+        ),
+    ):
+        found = {**layer, **found}
+    values = {name: value for name, (value, _) in found.items()}
+    return _build(values, {name: source for name, (_, source) in found.items()})
+
+
+def _all_from(values: dict[str, typing.Any], source: str) -> Layer:
+    return {name: (value, source) for name, value in values.items()}
+
+
+def _from_argument(url: object) -> dict[str, typing.Any]:
+    if isinstance(url, str):
+        return from_url(url)
+    if isinstance(url, bytes) or not isinstance(url, collections.abc.Iterable):
+        raise errors.InvalidValue(f"url must be a str or several of them, not {type(url).__name__}")
+    return {"endpoints": tuple(url)}
 
 
 def _build(values: dict[str, typing.Any], sources: dict[str, str]) -> Settings:
-    def number(name: str) -> float:
-        try:
-            value = float(str(values[name]).removesuffix("s"))
-        except ValueError:
-            value = -1.0
-        if isinstance(values[name], bool) or not 0 < value < 1e10:
-            where = f"(from the {sources[name]})"
-            raise errors.InvalidValue(
-                f"{name} must be a positive number of seconds, not {values[name]!r} {where}"
-            )
-        return value
-
-    secure = bool(values.get("tls"))
-    endpoints = tuple(address.Address.parse(each, secure) for each in values["endpoints"])
-    if not endpoints:
-        raise errors.InvalidValue(f"no endpoint was given (from the {sources['endpoints']})")
+    for name in ("user", "password", "identity"):
+        _check_text(name, values.get(name), sources)
+    for name in ("cacert", "cert", "key"):
+        _check_path(name, values.get(name), sources)
+    endpoints = _endpoints(values["endpoints"], sources["endpoints"])
     _check_certificates(endpoints, values, sources)
     options = opts.Options(
         endpoints=endpoints,
-        timeout_s=number("timeout"),
+        timeout_s=_seconds("timeout", values["timeout"], sources["timeout"]),
         user=values.get("user"),
         password=values.get("password"),
         credentials=tls.Credentials(values.get("cacert"), values.get("cert"), values.get("key")),
     )
-    for name in ("user", "password"):
-        _check_text(name, values.get(name), sources)
-    identity = values["identity"]
-    if not isinstance(identity, str) or not identity:
-        raise errors.InvalidValue(f"identity must be a str that is not empty, not {identity!r}")
-    terms = Terms.of(number("ttl"), values.get("max_hold"), values.get("on_lost"))
-    return Settings(options, keys.namespace(values["namespace"]), identity, terms, sources)
+    if not values["identity"]:
+        raise errors.InvalidValue(f"identity must not be empty (from {sources['identity']})")
+    ttl_s = _seconds("ttl", values["ttl"], sources["ttl"])
+    if not LEAST_TTL_S <= ttl_s <= LARGEST_TTL_S:
+        raise errors.InvalidValue(
+            f"ttl must be at least {LEAST_TTL_S} s, not {values['ttl']!r} (from {sources['ttl']})"
+        )
+    terms = Terms.of(ttl_s, values.get("max_hold"), values.get("on_lost"))
+    try:
+        namespace = keys.namespace(values["namespace"])
+    except errors.InvalidName as error:
+        raise errors.InvalidName(f"{error} (from {sources['namespace']})") from error
+    return Settings(options, namespace, values["identity"], terms, sources)
+
+
+def _endpoints(texts: typing.Iterable[typing.Any], source: str) -> tuple[address.Address, ...]:
+    try:
+        endpoints = tuple(map(address.Address.parse, texts))
+    except errors.InvalidValue as error:
+        raise errors.InvalidValue(f"endpoints: {error} (from {source})") from error
+    if not endpoints:
+        raise errors.InvalidValue(f"endpoints: none was given (from {source})")
+    return endpoints
+
+
+def _seconds(name: str, value: object, source: str) -> float:
+    """A number of seconds: as such, as text, or as Go writes durations: `10`, `2.5s`, `1m30s`, `500ms`."""
+    seconds = math.nan
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str):
+        text = value.strip()
+        if _NUMBER.fullmatch(text):
+            seconds = float(text)
+        elif _DURATION.fullmatch(text):
+            seconds = sum(float(number) * _UNITS_S[unit] for number, unit in _PART.findall(text))
+    if not 0 < seconds < 1e10:
+        raise errors.InvalidValue(
+            f"{name} must be a positive number of seconds, not {value!r} (from {source})"
+        )
+    return seconds
+
+
+_UNITS_S = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "\u00b5s": 1e-6, "ns": 1e-9}
+_NUMBER = re.compile(r"[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?|[0-9]+\.", re.ASCII)
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(h|ms|m|s|us|\u00b5s|ns)")
+_DURATION = re.compile(f"(?:{_PART.pattern})+")
 
 
 def _check_text(name: str, value: object, sources: dict[str, str]) -> None:
@@ -117,7 +158,12 @@ def _check_text(name: str, value: object, sources: dict[str, str]) -> None:
     except UnicodeEncodeError:
         usable = False
     if not usable:
-        raise errors.InvalidValue(f"{name} must be a str that UTF-8 can encode (from the {sources[name]})")
+        raise errors.InvalidValue(f"{name} must be a str that UTF-8 can encode (from {sources[name]})")
+
+
+def _check_path(name: str, value: object, sources: dict[str, str]) -> None:
+    if not (value is None or (isinstance(value, (str, os.PathLike)) and str(value))):
+        raise errors.InvalidValue(f"{name} must be the path of a file, not {value!r} (from {sources[name]})")
 
 
 def _check_certificates(
@@ -129,7 +175,7 @@ def _check_certificates(
     for name in ("cacert", "cert", "key"):
         if values.get(name) is not None and "ETCDCTL" not in sources[name]:
             raise errors.InvalidValue(
-                f"{name} was given (from the {sources[name]}), but no endpoint uses TLS: write etcds:// or https://"
+                f"{name} was given (from {sources[name]}), but no endpoint uses TLS: write etcds:// or https://"
             )
 
 
@@ -152,9 +198,11 @@ def from_url(url: str) -> dict[str, typing.Any]:
     if scheme not in _SCHEMES:
         raise errors.InvalidValue(f"{shown!r} is no URL of etcd: expected etcd://host:port/namespace")
     userinfo, at, hosts = authority.rpartition("@")
-    found: dict[str, typing.Any] = {"tls": _SCHEMES[scheme]}
+    found: dict[str, typing.Any] = {}
     if hosts:
-        found["endpoints"] = tuple(hosts.split(","))
+        found["endpoints"] = tuple(f"{scheme}://{host}" for host in hosts.split(","))
+    elif _SCHEMES[scheme]:
+        raise errors.InvalidValue(f"{shown!r} names no host: what it says of TLS would be lost")
     if at:
         user, colon, password = userinfo.partition(":")
         found["user"] = urllib.parse.unquote(user)
@@ -166,6 +214,8 @@ def from_url(url: str) -> dict[str, typing.Any]:
         if name not in _IN_URL:
             known = ", ".join(sorted(_IN_URL))
             raise errors.InvalidValue(f"{shown!r} has an unknown setting {name!r}; known are {known}")
+        if name in found:
+            raise errors.InvalidValue(f"{shown!r} has the setting {name} twice")
         found[name] = value
     return found
 
@@ -180,24 +230,29 @@ def _check_userinfo(authority: str, path: str, query: str) -> None:
         )
 
 
-def _from_environment() -> list[tuple[str, dict[str, typing.Any]]]:
-    ours: dict[str, typing.Any] = {}
-    if "COORDKIT_URL" in os.environ:
-        ours.update(from_url(os.environ["COORDKIT_URL"]))
-    for name in (*_IN_URL, "user", "password", "namespace"):
-        if f"COORDKIT_{name.upper()}" in os.environ:
-            ours[name] = os.environ[f"COORDKIT_{name.upper()}"]
-    if "COORDKIT_ENDPOINTS" in os.environ:
-        ours["endpoints"] = tuple(os.environ["COORDKIT_ENDPOINTS"].split(","))
-    theirs: dict[str, typing.Any] = {
-        name: os.environ[variable] for name, variable in _ETCDCTL.items() if variable in os.environ
-    }
-    if "endpoints" in theirs:
-        theirs["endpoints"] = tuple(theirs["endpoints"].split(","))
-    if "ETCDCTL_USER" in os.environ:
-        theirs["user"], colon, password = os.environ["ETCDCTL_USER"].partition(":")
-        if colon:
-            theirs["password"] = password
-        elif "ETCDCTL_PASSWORD" in os.environ:
-            theirs["password"] = os.environ["ETCDCTL_PASSWORD"]
-    return [("environment (COORDKIT_*)", ours), ("environment (ETCDCTL_*)", theirs)]
+def _from_environment() -> Layer:
+    found: Layer = {}
+    for name in (*sorted(_IN_URL), "user", "password", "namespace", "endpoints"):
+        found.update(_variable(name, f"COORDKIT_{name.upper()}"))
+    for _, (url, source) in _variable("url", "COORDKIT_URL").items():
+        found = {**_all_from(from_url(url), source), **found}
+    return found
+
+
+def _from_etcdctl() -> Layer:
+    found: Layer = {}
+    for name, variable in _ETCDCTL.items():
+        found.update(_variable(name, variable))
+    for _, (userinfo, source) in _variable("user", "ETCDCTL_USER").items():
+        user, colon, password = userinfo.partition(":")
+        found["user"] = user, source
+        found.update({"password": (password, source)} if colon else _variable("password", "ETCDCTL_PASSWORD"))
+    return found
+
+
+def _variable(name: str, variable: str) -> Layer:
+    """A setting from the environment; one that is empty is not set."""
+    if variable not in os.environ or not os.environ[variable]:
+        return {}
+    text = os.environ[variable]
+    return {name: (tuple(text.split(",")) if name == "endpoints" else text, variable)}
