@@ -132,13 +132,19 @@ class SendingHalf:
         self.send(stream, body, end)
 
     def send(self, stream: Stream, body: bytes, end: bool = False) -> None:
-        """Queue more of a request's body, as far as the peer's windows go; the rest follows by itself."""
-        if stream.id in self._streams:
-            self.torn = True
-            stream.pending.append((memoryview(body), end))
-            self._blocked[stream.id] = stream
-            self._unblock()
-            self.torn = False
+        """Queue more of a request's body, as far as the peer's windows go; the rest follows by itself.
+
+        Nothing happens on a stream that has ended, or whose request has.
+        """
+        if stream.id not in self._streams or stream.end_offset is not None:
+            return
+        if stream.pending and stream.pending[-1][1]:
+            return
+        self.torn = True
+        stream.pending.append((memoryview(body), end))
+        self._blocked[stream.id] = stream
+        self._unblock()
+        self.torn = False
 
     def reset(self, stream: Stream, code: ErrorCode = ErrorCode.CANCEL) -> None:
         """Abandon a stream.  Its sink hears nothing more."""

@@ -69,9 +69,9 @@ class Switchboard:
         with self.mutex:
             if call.stream.id:
                 self._connection.send(call.stream, body, end)
-            else:
+            elif not call.end:
                 call.body += body
-                call.end = call.end or end
+                call.end = end
         self._outbox.flush()
 
     def abandon(self, call: calls.Call) -> None:

@@ -35,6 +35,7 @@ class Log:
 
     def __init__(self) -> None:
         self.events: list[tuple] = []
+        self.wholes = 0  # responses that came in one step
 
     def on_headers(self, headers, end: bool) -> None:
         self.events.append(("headers", headers, end))
@@ -42,6 +43,12 @@ class Log:
     def on_data(self, data: bytes, end: bool) -> None:
         assert type(data) is bytes
         self.events.append(("data", data, end))
+
+    def on_response(self, head, body: bytes, trailers) -> None:
+        self.wholes += 1
+        self.on_headers(head, False)
+        self.on_data(body, False)
+        self.on_headers(trailers, True)
 
     def on_reset(self, code: int) -> None:
         self.events.append(("reset", code))

@@ -168,6 +168,22 @@ class TestStreams:
         assert channel.call("/t/Echo", b"on", soon()) == b"on"
         assert news.ends.empty()
 
+    def test_a_half_closed_stream_is_answered_to_its_end(self, channel):
+        """
+        The server hears that nothing follows, says what it has to say, and ends with its status.
+        """
+        news = News()
+        stream = channel.stream("/t/Chat", news.messages.put, news.ends.put)
+
+        stream.send(b"one")
+        stream.send(b"two")
+        stream.half_close()
+        stream.half_close()
+        stream.send(b"too late")
+
+        assert [news.next(), news.next(), news.end()] == [b"re: one", b"re: two", grpc.OK]
+        assert news.messages.empty()
+
     def test_streams_and_calls_at_once(self, channel):
         """
         Who reads changes all the time; nothing is lost or doubled.

@@ -206,6 +206,27 @@ class TestRequests:
         assert bodies(pair.events) == {1: b"one two three"}
         assert of(pair.events, h2.events.StreamEnded)
 
+    def test_nothing_is_sent_after_the_end_of_a_request(self, pair):
+        """
+        What follows the last byte is dropped, whether that has gone or still waits for the window.
+        """
+        gone = pair.request(b"the end")
+        waits = pair.request(b"x" * 100_000)
+        half = pair.request(b"half", end=False)
+        pair.client.send(half, b"", end=True)
+
+        for stream in (gone, waits, half):
+            pair.client.send(stream, b"more")
+            pair.client.send(stream, b"", end=True)
+        pair.shuttle()
+        pair.acknowledge(1)
+        while pair.acknowledge(1):
+            pass
+
+        ends = [event.stream_id for event in of(pair.events, h2.events.StreamEnded)]
+        assert sorted(ends) == [gone.id, waits.id, half.id]
+        assert pair.client.open_streams == 3  # none was reset by the server
+
     def test_nothing_is_sent_on_a_stream_that_ended(self, pair):
         """
         The server may end a stream at any time; what we still send to it is dropped without harm.
@@ -463,6 +484,92 @@ class TestResponses:
             pair.shuttle()
             assert stream.sink.events[0][1][b"number"] == str(number).encode()
 
+    def test_a_usual_response_is_taken_in_one_step(self, client):
+        """
+        Once its blocks are known; wherever it is cut it is the same response.
+        """
+        machines_say = b"".join(usual_response(1))
+        first = machines.request(client)
+        client.receive(machines_say)
+        expected = first.sink.events
+
+        wholes = 0
+        for cut in range(len(machines_say)):
+            stream = machines.request(client)
+            octets = b"".join(usual_response(stream.id))
+            client.receive(octets[:cut])
+            client.receive(octets[cut:])
+            assert stream.sink.events == expected, f"cut at {cut}"
+            wholes += stream.sink.wholes
+
+        assert first.sink.wholes == 0
+        assert wholes > 0
+        assert client.open_streams == 0
+
+    @pytest.mark.parametrize("number", range(8))
+    def test_an_unusual_response_is_taken_frame_by_frame(self, client, number):
+        """
+        Whatever stands where the usual response stands: the events are those of its frames.
+        """
+        client.receive(b"".join(usual_response(machines.request(client).id)))
+        one, other = machines.request(client), machines.request(client)
+        head, body, trailers = usual_response(one.id)
+        sent = [
+            (head, body, frames.pack(frames.PING, 0, 0, bytes(8)), trailers),
+            (head, frames.pack(frames.DATA, frames.PADDED, one.id, b"\2dataxx"), trailers),
+            (head, body, body, trailers),
+            (head, trailers),
+            (head, frames.pack(frames.DATA, frames.END_STREAM, one.id, b"data")),
+            (head, frames.pack(frames.DATA, 0, other.id, b"data"), trailers),
+            (head, body, frames.pack(frames.HEADERS, frames.END_HEADERS, other.id, HEAD_BLOCK), trailers),
+            (head, body, frames.pack(frames.RST_STREAM, 0, one.id, u32(8))),
+        ][number]
+        separately = http2.Connection()
+        separately.receive(SETTINGS)
+        separately.reset(machines.request(separately))
+        ones, others = machines.request(separately), machines.request(separately)
+
+        client.receive(b"".join(sent))
+        for frame in sent:
+            separately.receive(frame)
+
+        assert one.sink.events == ones.sink.events
+        assert other.sink.events == others.sink.events
+        assert one.sink.wholes == other.sink.wholes == 0
+        assert client.open_streams == separately.open_streams
+
+    def test_a_response_before_the_end_of_a_request_is_not_usual(self, client):
+        """
+        Its request must still be reset.
+        """
+        client.receive(b"".join(usual_response(machines.request(client).id)))
+        stream = machines.request(client, b"x" * 100_000)
+        client.take_output()
+
+        client.receive(b"".join(usual_response(stream.id)))
+
+        assert stream.sink.wholes == 0
+        assert [kind for kind, *_ in machines.split_frames(machines.output(client))] == [frames.RST_STREAM]
+
+    def test_usual_responses_use_up_the_connections_window(self, monkeypatch):
+        """
+        And it is filled again in time.
+        """
+        monkeypatch.setattr(http2, "CONNECTION_WINDOW", 70_000)
+        client = http2.Connection()
+        client.receive(SETTINGS)
+        client.take_output()
+        credit = 70_000
+        for _ in range(100):
+            stream = machines.request(client)
+            client.receive(b"".join(usual_response(stream.id, b"x" * 10_000)))
+            credit -= 10_000
+            for kind, _, stream_id, payload in machines.split_frames(machines.output(client)):
+                if kind == frames.WINDOW_UPDATE and not stream_id:
+                    credit += int.from_bytes(payload, "big")
+            assert 10_000 <= credit <= 70_000
+            assert stream.sink.body == b"x" * 10_000
+
     def test_data_in_one_piece_or_byte_by_byte(self, client):
         """
         The events do not depend on how TCP cuts the bytes.
@@ -479,6 +586,15 @@ class TestResponses:
 
         assert whole.sink.events == cut.sink.events
         assert len(whole.sink.events) == 3
+
+
+def usual_response(stream_id: int, data: bytes = b"data") -> tuple[bytes, bytes, bytes]:
+    """Head, data and trailers, each a frame."""
+    return (
+        frames.pack(frames.HEADERS, frames.END_HEADERS, stream_id, HEAD_BLOCK),
+        frames.pack(frames.DATA, 0, stream_id, data),
+        frames.pack(frames.HEADERS, 0x5, stream_id, b"\x00\x0bgrpc-status\x010"),
+    )
 
 
 def hpack_block(*headers: tuple[bytes, bytes]) -> bytes:

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 from coordkit import errors
 from coordkit.wire import address, frames, grpc, http2, sending
-from tests.wire import machines
+from tests.wire import machines, peers
 from tests.wire.machines import HEAD_BLOCK, SETTINGS, u32
 
 OPEN_STREAMS = 3  # with the ids 1, 3 and 5
 PERCENT = re.compile(r"[^ -$&-~]", re.DOTALL)  # what gRPC does not let stand in a grpc-message
 
 
-KINDS = ["data", "padded", "head", "continued", "reset", "ping", "settings", "credit", "unknown"]
+KINDS = ["data", "padded", "head", "continued", "reset", "ping", "settings", "credit", "whole", "unknown"]
 
 
 @st.composite
@@ -43,6 +43,8 @@ def server_frames(draw: st.DrawFn) -> bytes:
         cut = draw(st.integers(0, len(block)))
         first = frames.pack(frames.HEADERS, end, stream_id, block[:cut])
         return first + frames.pack(frames.CONTINUATION, frames.END_HEADERS, stream_id, block[cut:])
+    if kind == "whole":
+        return peers.response(stream_id, content)
     if kind == "reset":
         return frames.pack(frames.RST_STREAM, 0, stream_id, u32(draw(st.integers(0, 20))))
     if kind == "ping":
@@ -97,7 +99,7 @@ class TestConnection:
         """
         TCP may cut the server's bytes anywhere, into any number of pieces, also empty ones.
         """
-        octets = b"".join(sent)
+        octets = peers.response(1, b"so that its blocks are known") + b"".join(sent)
         whole, whole_sinks = client()
         cut, cut_sinks = client()
 
@@ -244,6 +246,22 @@ class TestExchange:
         assert len(exchange.statuses) <= 1
         if any(end for *_, end in events):
             assert len(exchange.statuses) == 1
+
+    @hypothesis.given(heads, st.one_of(st.binary(max_size=12), st.binary(max_size=9).map(grpc.frame)), heads)
+    @hypothesis.example(HEAD, grpc.frame(b"message"), {b"grpc-status": b"0"})
+    def test_a_response_at_once_is_that_in_pieces(self, head, body, trailers):
+        """
+        Messages and status are the same, whatever the three parts are.
+        """
+        at_once, in_pieces = Exchange(), Exchange()
+
+        at_once.on_response(head, body, trailers)
+        in_pieces.on_headers(head, False)
+        in_pieces.on_data(body, False)
+        in_pieces.on_headers(trailers, True)
+
+        assert (at_once.messages, at_once.statuses) == (in_pieces.messages, in_pieces.statuses)
+        assert at_once.given_up == in_pieces.given_up
 
     @hypothesis.given(st.integers(1, 16), st.text())
     def test_messages_of_errors_are_percent_decoded(self, code, text):
@@ -465,9 +483,7 @@ class TestAddress:
         """
         assert address.Address.parse(text) == address.Address(host=host, port=port, tls=tls)
 
-    @pytest.mark.parametrize(
-        "text", ["", "a:0", "a:65536", "a b", "ftp://a", "::1", "unix://", "h/p"]
-    )
+    @pytest.mark.parametrize("text", ["", "a:0", "a:65536", "a b", "ftp://a", "::1", "unix://", "h/p"])
     def test_what_is_no_endpoint(self, text):
         """
         The message quotes it.
