@@ -223,6 +223,9 @@ class Coordinator:
         if already or self._pid != os.getpid():
             return
         limit = Deadline.after(timeout)
+        # Who opens the session right now still needs the connection, to give it back again.
+        if self._opening.acquire(timeout=limit.sooner(limit.remaining() / 2).wait_s()):
+            self._opening.release()
         with self._guard:
             open_sessions = [*self._extra, *self._shared.values()]
             facade = self._etcd

@@ -5,11 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 
 import pytest
 
 import coordkit
 from coordkit import errors
+from coordkit import session as sessions
+from coordkit.deadline import Deadline
 from coordkit.testing import LocalEtcd, compact, expire, pause, processes
 
 
@@ -131,6 +134,53 @@ class TestClose:
         coord.close()
 
         eventually(lambda: not ours() - others)
+
+    def test_a_session_that_is_just_being_opened_is_given_back(
+        self, coord, coord_factory, monkeypatch, eventually
+    ):
+        """
+        Another thread may be at its first lock while this one closes: its session must not stay till its TTL.
+        """
+        begun, go_on = threading.Event(), threading.Event()
+        begin = sessions.Session._begin
+
+        def begin_slowly(session: coordkit.Session, deadline: Deadline) -> None:
+            begin(session, deadline)
+            begun.set()
+            go_on.wait(10)
+
+        monkeypatch.setattr(sessions.Session, "_begin", begin_slowly)
+        closing = coord_factory()
+        outcome = Outcome(lambda: closing.session)
+        assert begun.wait(10)
+
+        end = Outcome(lambda: closing.close(timeout=20))
+        eventually(lambda: closing.closed)
+        go_on.set()
+
+        assert end.wait() is None
+        assert isinstance(outcome.wait(), coordkit.Closed)
+        assert coord.kv.range(f"/{coord.settings.namespace}/session/") == []
+
+
+class Outcome:
+    """A call on a thread of its own: None, or the error that it ended with."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._error: errors.CoordError | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._call()
+        except errors.CoordError as error:
+            self._error = error
+
+    def wait(self) -> errors.CoordError | None:
+        self._thread.join()
+        return self._error
 
 
 def ours() -> set[threading.Thread]:
