@@ -252,7 +252,7 @@ class Channel:
             if self._rota.vacant:
                 self._notice_the_end()
             if not self._connection.open_streams:
-                self._watchdog.heard(now_s)  # silence counts from the first request on
+                self._watchdog.asked(now_s)
         self._board.start(call)
         if not self._gathering:
             self._outbox.flush()

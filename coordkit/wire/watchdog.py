@@ -26,26 +26,38 @@ class Watchdog:
 
     def __init__(self, now_s: float) -> None:
         self.heard_at_s = now_s
-        self._asked_at_s: float | None = None
+        self._silent_since_s = now_s
+        self._unanswered = False  # something was asked since bytes last came
+        self._pinged_at_s: float | None = None
 
     def heard(self, now_s: float) -> None:
         """Bytes came: any are as good as an answer."""
-        self.heard_at_s = now_s
-        self._asked_at_s = None
+        self.heard_at_s = self._silent_since_s = now_s
+        self._unanswered = False
+        self._pinged_at_s = None
+
+    def asked(self, now_s: float) -> None:
+        """A request goes out and no stream is open: the first one begins the silence.
+
+        The next ones do not begin it anew, or impatient callers would never find out.
+        """
+        if not self._unanswered:
+            self._unanswered = True
+            self._silent_since_s = now_s
 
     def patience_s(self, now_s: float, open_streams: int) -> float:
         """Seconds until `judge` should be asked again."""
-        if self._asked_at_s is not None:
-            return max(0.0, self._asked_at_s + PONG_S - now_s)
+        if self._pinged_at_s is not None:
+            return max(0.0, self._pinged_at_s + PONG_S - now_s)
         if not open_streams:
             return SILENCE_S
-        return max(0.0, self.heard_at_s + SILENCE_S - now_s)
+        return max(0.0, self._silent_since_s + SILENCE_S - now_s)
 
     def judge(self, now_s: float, open_streams: int) -> Verdict:
         """The verdict; ASK is given once, and begins the wait for the answer."""
-        if self._asked_at_s is not None:
-            return Verdict.DEAD if now_s - self._asked_at_s >= PONG_S else Verdict.WAIT
-        if open_streams and now_s - self.heard_at_s >= SILENCE_S:
-            self._asked_at_s = now_s
+        if self._pinged_at_s is not None:
+            return Verdict.DEAD if now_s - self._pinged_at_s >= PONG_S else Verdict.WAIT
+        if open_streams and now_s - self._silent_since_s >= SILENCE_S:
+            self._pinged_at_s = now_s
             return Verdict.ASK
         return Verdict.WAIT

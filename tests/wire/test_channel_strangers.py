@@ -13,6 +13,7 @@ import pytest
 from coordkit import errors
 from coordkit.deadline import NEVER, Deadline
 from coordkit.wire import address, frames, grpc, watchdog
+from coordkit.wire import channel as channels
 from coordkit.wire.channel import Channel
 from tests.wire import machines, peers
 from tests.wire.peers import Caller, echo, hold
@@ -501,6 +502,25 @@ class TestSilentServers:
             assert (status.code, status.outcome) == (grpc.Code.UNAVAILABLE, errors.Outcome.UNKNOWN)
             assert "no answer to a ping" in status.message
 
+    def test_one_whose_callers_are_impatient_is_given_up_too(self, listening, opened, quick, monkeypatch):
+        """
+        Calls with short deadlines, one after the other: the silence adds up, from the first of them on.
+        """
+        monkeypatch.setattr(channels, "IDLE_S", 0.0)
+
+        def serve(sock: socket.socket) -> None:
+            peers.greet(sock)
+            read_on(sock)
+
+        channel = opened(Channel.connect(listening(serve), soon()))
+
+        until = soon()
+        while channel.usable:
+            assert not until.expired, "it is never noticed"
+            status = failure(channel.call, "/t/m", b"", Deadline.after(0.03))
+
+        assert "no answer to a ping" in status.message
+
     def test_one_that_answers_pings_may_take_its_time(self, peer, opened, eventually, quick):
         """
         It is asked again and again, and its late reply is taken.
@@ -689,6 +709,21 @@ class TestWatchdog:
         assert dog.judge(116.0, 1) is watchdog.Verdict.WAIT
         assert dog.patience_s(116.0, 1) == 6.0
         assert dog.judge(122.0, 1) is watchdog.Verdict.ASK
+
+    def test_silence_counts_from_the_first_request_after_an_idle_time(self):
+        """
+        Who was not asked anything owes no sign of life; who was, owes it however often it is asked again.
+        """
+        dog = watchdog.Watchdog(100.0)
+
+        dog.asked(1_000.0)
+        dog.asked(1_009.0)
+
+        assert dog.judge(1_009.9, 1) is watchdog.Verdict.WAIT
+        assert dog.judge(1_010.0, 1) is watchdog.Verdict.ASK
+        dog.heard(1_011.0)
+        dog.asked(1_100.0)
+        assert dog.patience_s(1_100.0, 1) == 10.0
 
     def test_nothing_is_asked_without_streams(self):
         """
