@@ -46,6 +46,7 @@ class Outbox:
         self._sizes: list[int] = []  # the kernel's answer to the last send, not yet counted
         self._handed_bytes = 0  # never less than what the kernel may have taken
         self._shield = shield
+        self._encrypting = False
         self.taken_bytes = 0  # from the queue: under TLS what the kernel takes does not compare with offsets
         # A `send` that is not written in Python ends before Ctrl-C is looked at.
         self._atomic = isinstance(sock.send, types.BuiltinMethodType)
@@ -130,15 +131,24 @@ class Outbox:
         if self._sizes:
             self._count()
         if not self._unsent:
-            plain = self._batch[0] if len(self._batch) == 1 else b"".join(self._batch)
-            self.taken_bytes += len(plain)
-            # Ctrl-C behind `encrypt` would cost a record: the peer notices, and the connection ends.
-            self._unsent = plain if self._shield is None else self._shield.encrypt(plain)
+            ready = self._batch[0] if len(self._batch) == 1 else b"".join(self._batch)
+            if self._shield is not None:
+                ready = self._encrypt(ready, self._shield)
+            self._unsent = ready
             self._batch = []
+            self._encrypting = False
         self._handed_bytes = self.sent_bytes + len(self._unsent)
         # Through `map`, the kernel's answer is in our list before Ctrl-C can come between them.
         self._sizes.extend(map(self.sock.send, (self._unsent,)))
         self._count()
+
+    def _encrypt(self, plain: bytes, shield: tls.Shield) -> bytes:
+        if self._encrypting:
+            # Ctrl-C came between: whether these bytes went into a record, and where it is, nobody knows.
+            raise ConnectionAbortedError("interrupted while encrypting")
+        self._encrypting = True
+        self.taken_bytes += len(plain)
+        return shield.encrypt(plain)
 
     def _count(self) -> None:
         size = self._sizes[0]

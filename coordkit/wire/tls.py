@@ -108,8 +108,9 @@ class Shield:
     def encrypt(self, plain: bytes) -> bytes:
         """What to send; with whatever TLS itself has to say."""
         with self._lock:
-            if plain:
-                self._tls.write(plain)
+            rest = memoryview(plain)
+            while rest:
+                rest = rest[self._tls.write(rest) :]
             return self._to_peer.read()
 
 

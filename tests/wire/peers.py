@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 
@@ -14,6 +16,7 @@ import h2.exceptions
 import h2.settings
 
 from coordkit.deadline import Deadline
+from coordkit.testing import certificates
 from coordkit.wire import address, channel, frames, grpc
 from tests.wire import machines
 
@@ -210,6 +213,9 @@ def hold(request: Request) -> None:
     """A script: the test answers, or nobody."""
 
 
+Listening = contextlib.AbstractContextManager[address.Address]
+
+
 @contextlib.contextmanager
 def listening(serve: Callable[[socket.socket], None]) -> Iterator[address.Address]:
     """A port on loopback; `serve(sock)` runs on a thread for each connection; all end with the context."""
@@ -276,6 +282,37 @@ def response(stream_id: int, message: bytes) -> bytes:
         + frames.pack(frames.DATA, 0, stream_id, grpc.frame(message))
         + frames.pack(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id, trailers)
     )
+
+
+def secured(place: address.Address, files: certificates.KeyPair, step: int = 2**16) -> Listening:
+    """The server at that place behind TLS; what it says comes in pieces of `step` bytes."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    context.set_alpn_protocols(["h2"])
+
+    def serve(sock: socket.socket) -> None:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = context.wrap_bio(incoming, outgoing, server_side=True)
+        with socket.create_connection((place.host, place.port)) as behind:
+            shaken = False
+            while True:
+                ready, _, _ = select.select([sock, behind] if shaken else [sock], [], [])
+                received = ready[0].recv(2**16)
+                if not received:
+                    return
+                if ready[0] is behind:
+                    tls.write(received)
+                else:
+                    incoming.write(received)
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    shaken = shaken or tls.do_handshake() is None
+                    while plain := tls.read(2**16):
+                        behind.sendall(plain)
+                said = outgoing.read()
+                for at in range(0, len(said), step):
+                    sock.sendall(said[at : at + step])
+
+    return listening(serve)
 
 
 class Caller:
