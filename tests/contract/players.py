@@ -39,7 +39,7 @@ class Attempt:
     def _run(self) -> None:
         try:
             self.result = self.lock.acquire(**self._arguments)
-        except Exception as error:
+        except BaseException as error:
             self.error = error
         self.over.set()
 

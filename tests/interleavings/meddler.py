@@ -166,15 +166,19 @@ class Meddler:
 
         return self._plan(match, act, times)
 
-    def hold_back(self, match: Match, error: BaseException | None = None, patient: bool = False) -> Plan:
+    def hold_back(
+        self, match: Match, error: BaseException | None = None, patient: bool = False, gated: bool = False
+    ) -> Plan:
         """The request arrives when `deliver` is called.
 
-        Meanwhile the caller's connection breaks; or the caller is interrupted by `error`; or it is `patient`,
-        and waits until its time is up.
+        Meanwhile the caller's connection breaks; or the caller is interrupted by `error`, at once or when the
+        gate opens; or it is `patient`, and waits until its time is up.
         """
 
         def act(call: Call, deadline: Deadline) -> bytes:
             plan.copies.append(call)
+            if gated:
+                assert plan.gate.wait(PATIENCE_S)
             if error is not None:
                 raise error
             if patient:

@@ -547,11 +547,13 @@ def out_of_space_while_withdrawing(stage: Stage) -> None:
     """No put passes, so the epoch cannot end; the join arrives when there is space again."""
     member = stage.enter()
     stage.stranger("first")
-    plan = stage.meddler.hold_back(meddling.both(meddling.of(member), puts(stage)), patient=True)
-    attempt = stage.attempt(stage.lock(member), timeout=0.2)
+    match = meddling.both(meddling.of(member), puts(stage))
+    plan = stage.meddler.hold_back(match, error=Interrupt(), gated=True)
+    attempt = stage.attempt(stage.lock(member))
     plan.wait_until_met()
     stage.alarm(on=True)
-    assert attempt.end().result is False
+    plan.gate.set()
+    assert isinstance(attempt.end().error, Interrupt)
     bumping = meddling.both(meddling.of(member), bumps(member))
     wait_until(lambda: stage.meddler.count(bumping), what="the withdrawal")
     next_bumps = stage.meddler.stop_request(bumping, times=math.inf)
@@ -568,11 +570,13 @@ def out_of_space_and_another_waiter_leaves(stage: Stage) -> None:
     first = stage.stranger("first")
     leaving = stage.lock(member)
     waiting = stage.join(leaving)
-    plan = stage.meddler.hold_back(meddling.both(meddling.of(member), puts(stage)), patient=True)
-    attempt = stage.attempt(stage.lock(member), timeout=0.2)
+    match = meddling.both(meddling.of(member), puts(stage))
+    plan = stage.meddler.hold_back(match, error=Interrupt(), gated=True)
+    attempt = stage.attempt(stage.lock(member))
     plan.wait_until_met()
     stage.alarm(on=True)
-    assert attempt.end().result is False
+    plan.gate.set()
+    assert isinstance(attempt.end().error, Interrupt)
     bumping = meddling.both(meddling.of(member), bumps(member))
     wait_until(lambda: stage.meddler.count(bumping), what="the withdrawal")
 

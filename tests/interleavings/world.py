@@ -63,9 +63,10 @@ class Store:
         self.revision = 1
         self.keys: dict[bytes, messages.KeyValue] = {}
         self.deletions: list[tuple[int, bytes, int]] = []  # revision, key, its create revision
+        self.given_up: list[tuple[int, bytes, int]] = []  # those of our own doing
         self.past: list[tuple[int, dict[bytes, messages.KeyValue]]] = []
 
-    def commit(self, puts: list[messages.PutRequest], deletes: list[bytes]) -> bool:
+    def commit(self, puts: list[messages.PutRequest], deletes: list[bytes], ours: bool = False) -> bool:
         gone = [key for key in deletes if key in self.keys]
         if not puts and not gone:
             return False
@@ -78,7 +79,10 @@ class Store:
                 key=put.key, create_revision=created, mod_revision=self.revision, version=1, lease=put.lease
             )
         for key in gone:
-            self.deletions.append((self.revision, key, self.keys.pop(key).create_revision))
+            deletion = (self.revision, key, self.keys.pop(key).create_revision)
+            self.deletions.append(deletion)
+            if ours:
+                self.given_up.append(deletion)
         return True
 
     def txn(self, request: messages.TxnRequest) -> messages.TxnResponse:
@@ -86,7 +90,7 @@ class Store:
         branch = request.success if holds else request.failure
         puts = [op.request_put for op in branch if op.HasField("request_put")]
         deletes = [op.request_delete_range.key for op in branch if op.HasField("request_delete_range")]
-        self.commit(puts, deletes)
+        self.commit(puts, deletes, ours=True)
         reply = messages.TxnResponse(succeeded=holds)
         reply.header.revision = self.revision
         for op in branch:
@@ -189,6 +193,7 @@ class Client:
     def txn(self, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
         world = self._world
         message = messages.TxnRequest.FromString(request.SerializeToString())
+        world.joined.extend(op.request_put.key for op in message.success if op.HasField("request_put"))
         world.act()
         if world.chance(world.weather.lose):
             fate = world.random.choice(["never sent", "lost", "late", "reply lost"])
@@ -249,6 +254,9 @@ class World:
         self._depth = 0
         self._names = 0
         self._release: Callable[[], None] | None = None
+        self.granted: set[int] = set()  # fences
+        self.joined: list[bytes] = []  # the names that were asked for since `stir`
+        self.unwanted: dict[bytes, int] = {}  # names that nobody waits in any more, from a revision on
         self.client = Client(self)
         self.session = self._open_session()
 
@@ -289,6 +297,7 @@ class World:
     def stir(self) -> None:
         """It is not quiet any more."""
         self._left = self.weather.acts
+        self.joined.clear()
         self._quiet_waits = 0
 
     def interrupt(self) -> None:
@@ -413,6 +422,7 @@ class World:
         """Another thread of this process holds the lock, and releases it at some time."""
         holder = locks.Lock(self.session, "it")
         assert holder.acquire()
+        self.granted.add(holder.fence)
 
         def release() -> None:
             self._release = None
@@ -431,8 +441,18 @@ class World:
 
     # What must hold.
 
+    def judge_the_end(self) -> None:
+        """None of our keys is left, and no place was given up that somebody still waited in."""
+        if self.of_mine():
+            raise Violation(f"left behind: {self.of_mine()}")
+        for _, key, created in self.store.given_up:
+            wanted = created not in self.granted and created <= self.unwanted.get(key, created)
+            if wanted and not self.session.lost.is_set():
+                raise Violation(f"{key!r} with fence {created} was given up by who waited in its place")
+
     def judge_grant(self, key: bytes, fence: int) -> None:
         """At some revision our key was there and no older one was."""
+        self.granted.add(fence)
         older = [stored.key for stored in self.line() if stored.create_revision < fence]
         if older:
             raise Violation(f"granted with fence {fence} while {older} stand before it")
@@ -466,13 +486,13 @@ def play(seed: int, weather: Weather) -> str:
     for _ in range(world.random.randint(1, 4)):  # the name of a key that was released at once comes back
         ended = _cycle(world, lock)
     world.calm()
-    if world.of_mine():
-        raise Violation(f"left behind: {world.of_mine()}")
+    world.judge_the_end()
     return ended
 
 
 def _cycle(world: World, lock: locks.Lock) -> str:
     world.stir()
+    start = world.store.revision
     try:
         assert lock.acquire()
         world.judge_grant(lock.key, lock.fence)
@@ -480,6 +500,7 @@ def _cycle(world: World, lock: locks.Lock) -> str:
     except errors.SessionLost:
         return "session lost"
     except Interrupt:
+        world.unwanted.update(dict.fromkeys(world.joined, start))
         return "interrupted"
 
 
