@@ -25,7 +25,7 @@ import weakref
 import attrs
 
 from coordkit import attendant as attendants
-from coordkit import errors, keys, leased, worker
+from coordkit import errors, forks, keys, leased, worker
 from coordkit.deadline import NEVER, Deadline, boottime
 from coordkit.etcd import client as clients
 from coordkit.etcd import heart as hearts
@@ -59,7 +59,7 @@ class Session(leased.LeasedKeys):
         self.link = link
         self.ttl_s = ttl_s
         #: Set, once and for ever, when the session is lost.
-        self.lost = threading.Event()
+        self.lost = forks.event()
         self._terms = terms
         self._pid = os.getpid()
         self._lock = threading.Lock()
@@ -108,13 +108,14 @@ class Session(leased.LeasedKeys):
             [kv.put(self.key, self._value, lease=self.lease_id)],
             [kv.get(self.key)],
         )
+        pause_s = clients.FIRST_PAUSE_S
         while True:
             try:
                 result = self.client.txn(txn, deadline)
                 break
             except errors.Unavailable as error:
                 # Repeatable: the key's name was drawn at random, and the compare holds once.
-                clients.pause(clients.FIRST_PAUSE_S, deadline, error)
+                pause_s = clients.pause(pause_s, deadline, error)
         created = epoch = result.revision
         if not result.succeeded:
             mine = result.found(0).first
@@ -257,8 +258,6 @@ class Session(leased.LeasedKeys):
         self._lock = threading.Lock()
         self._state = State.LOST
         self._reason = f"it belongs to process {self._pid}, which forked"
-        if hasattr(self.lost, "_at_fork_reinit"):
-            self.lost._at_fork_reinit()
         self.lost.set()
         for hold in list(self._holds.values()):
             hold.on_lost(self._reason)

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 #: Each may import what stands on its own line or above it.
 LAYERS = (
-    {"errors", "deadline", "keys", "codecs", "fencing", "worker"},
+    {"errors", "deadline", "keys", "codecs", "fencing", "forks", "worker"},
     {"wire"},
     {"etcd"},
     {"attendant", "leased", "session", "terms"},

@@ -39,8 +39,10 @@ class Dialler:
         """
         endpoints = self._options.endpoints
         share_s = max(limit.remaining() / len(endpoints), LEAST_SHARE_S)
-        troubles = []
+        troubles: list[str] = []
         for _ in endpoints:
+            if troubles and limit.expired:
+                break  # whose turn it is now is the first next time
             endpoint = endpoints[self._turn % len(endpoints)]
             try:
                 channel = channels.Channel.connect(endpoint, limit.sooner(share_s), self._options.credentials)

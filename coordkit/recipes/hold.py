@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import typing
 
-from coordkit import errors
+from coordkit import errors, forks
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
 from coordkit.session import Session
@@ -40,7 +40,9 @@ class Hold:
     def lost(self) -> threading.Event:
         """Set when it is lost."""
         # Made when somebody asks, for most holds end unasked; setdefault is atomic.
-        event: threading.Event = vars(self).setdefault("_event", threading.Event())
+        event: threading.Event | None = vars(self).get("_event")
+        if event is None:
+            event = vars(self).setdefault("_event", forks.event())
         if self._since:
             event.set()
         return event

@@ -12,12 +12,13 @@ import pytest
 from contract.players import wait_until
 
 import coordkit
-from coordkit import errors
+from coordkit import errors, settings
 from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
+from coordkit.etcd import dialler as diallers
 from coordkit.etcd import kv, watch
 from coordkit.testing import LocalEtcd, loopback
-from coordkit.wire import messages
+from coordkit.wire import grpc, messages
 
 SECRET = "canary-Zx9"  # stands in values and passwords, and must never be seen in an error
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100", "--bcrypt-cost=4")
@@ -566,8 +567,6 @@ class TestOutages:
         """
         A repeated request that may have been applied is not called unapplied because its repetition was not.
         """
-        from coordkit.wire import grpc
-
         outcomes = [errors.Outcome.UNKNOWN, errors.Outcome.NONE, errors.Outcome.NONE]
 
         def fail(*arguments: Any) -> bytes:
@@ -608,12 +607,26 @@ class TestEndpoints:
                 coord.kv.get("a")
                 assert client._channel.address == first
 
+    def test_one_that_is_mute_does_not_use_up_everybodys_turn(self, etcd):
+        """
+        When the first endpoint took all the time there was, the next attempt begins with the second.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            where = "127.0.0.1:{1}".format(*mute.getsockname())
+            dialler = diallers.Dialler(settings.resolve([where, etcd.endpoint], {}).options)
+            dialler._turn = 0
+
+            with pytest.raises(grpc.CallFailed, match=where):
+                dialler.dial(Deadline.after(0.2))
+            channel = dialler.dial(Deadline.after(10))
+
+        assert str(channel.address) == etcd.endpoint
+        channel.close()
+
     def test_a_member_without_a_leader_is_left(self, etcd, monkeypatch):
         """
         "no leader" is what a member says that is cut off: the next one is asked.
         """
-        from coordkit.wire import grpc
-
         with coordkit.connect([etcd.endpoint, etcd.endpoint]) as coord:
             client = coord.client
             first, turn, call = client._channel, client._dialler._turn, client._call

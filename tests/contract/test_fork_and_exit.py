@@ -156,6 +156,29 @@ class TestFork:
 
         assert output(run(source)) == ["ACTIVE"]
 
+    def test_a_fork_while_somebody_holds_an_events_lock(self, run):
+        """
+        A thread was about to wait for `lost` when it forked: in the child it is set all the same.
+        """
+        source = """
+        coord = coordkit.connect(url, ttl=ttl)
+        lock = coord.lock("a")
+        lock.acquire()
+        events = [coord.session.lost, lock.lost]
+        inner = [event._cond for event in events if hasattr(event, "_cond")]  # gevent's have none
+        for each in inner:
+            each.acquire()
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(10)
+            os._exit(0 if all(event.is_set() for event in events) else 1)
+        for each in inner:
+            each.release()
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), outcome(lock.release))
+        """
+
+        assert output(run(source)) == ["0 None"]
+
     def test_on_lost_exit_is_for_the_parent(self, run):
         """
         A child that inherits such a session is not ended for it.
