@@ -280,7 +280,8 @@ class TestHeart:
             for session, before_s in zip(sessions, since_s, strict=True):
                 wait_until(lambda p=session._pulse, b=before_s: p.deadline_s > b + 3)
 
-            assert [states for states in told if states != ["SUSPENDED", "ACTIVE"]] == []
+            # A renewal that was answered elsewhere at once need not have been noticed as overdue.
+            assert [states for states in told if states not in ([], ["SUSPENDED", "ACTIVE"])] == []
 
     def test_an_outage_costs_few_dials(self, server):
         """
