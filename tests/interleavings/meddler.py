@@ -6,6 +6,7 @@ which watches begin and tell.  A plan says which call is meant and what happens 
 
 from __future__ import annotations
 
+import collections
 import functools
 import threading
 from collections.abc import Callable
@@ -97,6 +98,8 @@ class Meddler:
         self._real_on_message = watch.Watcher._on_message
         self._held_creates: list[tuple[channels.Stream, bytes]] | None = None
         self._watch_prefix = b""
+        self.begun: collections.Counter[watch.Watcher] = collections.Counter()  # how many watches have
+        self._listeners: dict[watch.Watcher, Callable[[set[bytes]], object]] = {}
         self._withheld: dict[watch.Watcher, list[tuple[int, bytes]]] = {}
 
     @classmethod
@@ -263,6 +266,10 @@ class Meddler:
         for stream, message in held:
             self._real_send(stream, message)
 
+    def on_events(self, watcher: watch.Watcher, listener: Callable[[set[bytes]], object]) -> None:
+        """Hear the keys of what the watches of one client have told."""
+        self._listeners[watcher] = listener
+
     def withhold_events(self, watcher: watch.Watcher) -> None:
         """What the watches of one client tell stays on the way."""
         self._withheld[watcher] = []
@@ -333,6 +340,11 @@ class Meddler:
             kept.append((generation, payload))
             return
         self._real_on_message(watcher, generation, payload)
+        response = messages.WatchResponse.FromString(payload)
+        self.begun[watcher] += response.created
+        listener = self._listeners.get(watcher)
+        if listener is not None:
+            listener({event.kv.key for event in response.events})
 
 
 def unknown(call: Call, code: grpc.Code = grpc.Code.UNAVAILABLE) -> grpc.CallFailed:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
+from typing import Any
 
 from contract.players import expire, wait_until
 from interleavings import meddler as meddling
 from interleavings.stage import Stage, Violation
 
-from coordkit import errors, waitlist
+from coordkit import errors, linewatch, waitlist
 
 FAR = waitlist.WINDOW + 2  # so many before a waiter are too many for it to know all
 
@@ -168,7 +170,71 @@ def an_epoch_ends_under_other_creates(stage: Stage) -> None:
     waiting.end()
 
 
+def a_session_whose_watch_is_faster_than_its_key(stage: Stage) -> None:
+    """The watch on a new session key stands, and only then the key is put: that is not its end."""
+    member = stage.enter()
+    watcher = member.session.link.watcher
+    before = stage.meddler.begun[watcher]
+    match = meddling.both(meddling.of(member), lambda call: call.puts(b"/") and not call.puts(stage.prefix))
+    put = stage.meddler.stop_request(match)
+    opening = _Aside(member.new_session)
+    put.wait_until_met()
+    wait_until(lambda: stage.meddler.begun[watcher] > before, what="the watch")
+    opening.over.wait(0.1)
+    put.gate.set()
+
+    session = opening.end()
+    stage.keys()
+    if isinstance(session, BaseException) or not session.alive:
+        raise Violation(f"it was lost when it was opened: {session!r}")
+
+
 # What a watch tells, and what it does not.
+
+
+def own_release_told_before_its_reply(stage: Stage) -> None:
+    """The watch tells of our own release before the reply does: that is no loss."""
+    member = stage.enter()
+    stage.watch_early(member)
+    lock = stage.lock(member)
+    assert lock.acquire()
+    lost, key = lock.lost, lock.key
+    told = threading.Event()
+    stage.meddler.on_events(member.session.link.watcher, lambda keys: key in keys and told.set())
+    plan = stage.meddler.stop_reply(meddling.both(meddling.of(member), deletes(stage)))
+    releasing = _Aside(lock.release)
+    plan.wait_until_met()
+    assert told.wait(15)
+    plan.gate.set()
+
+    error = releasing.end()
+    if error is not None:
+        raise Violation(f"the release ended with {error!r}")
+    if lost.is_set() or lock.lost.is_set():
+        raise Violation("a good release was told as a loss")
+
+
+def another_watch_speaks_for_ours(stage: Stage) -> None:
+    """A watch that was dropped says once more that it stands; our own key goes before the new one does."""
+    member = stage.enter()
+    first = stage.stranger("first")
+    stage.meddler.hold_watches(stage.prefix)
+    attempt = stage.join(stage.lock(member))
+    wait_until(lambda: stage.meddler.held_watches, what="asking for a watch")
+    line = stage.line(member)
+    linewatch.Feed(line).on_created(1)
+    rival = stage.stranger("rival")
+    stage.delete(stage.keys()[1])
+    stage.meddler.let_watches_go()
+    settle(stage, attempt)
+
+    stage.delete(first)
+
+    settle(stage, attempt)
+    stage.must_wait(attempt, "the rival holds it, and our key was gone")
+    stage.delete(rival)
+    stage.must_be_held(attempt)
+    attempt.lock.release()
 
 
 def own_key_deleted_before_the_reply_to_its_join(stage: Stage) -> None:
@@ -517,7 +583,7 @@ def release_lost_and_the_key_gone_with_the_session(stage: Stage) -> None:
     match = meddling.both(meddling.of(member), deletes(stage))
     stage.meddler.lose(match)
     retry = stage.meddler.stop_request(match)
-    attempt = _Release(lock)
+    attempt = _Aside(lock.release)
     retry.wait_until_met()
     expire(member.session, stage.witness)
     retry.gate.set()
@@ -673,22 +739,24 @@ def cut_stream(stage: Stage, member) -> None:
     wait_until(lambda: stage.meddler.held_watches, what="asking for the watch again")
 
 
-class _Release:
-    """A release on a thread of its own, which acquired nothing: any thread may release."""
+class _Aside:
+    """A call on a thread of its own: its result, or its error."""
 
-    def __init__(self, lock) -> None:
-        self._lock = lock
-        self._error: BaseException | None = None
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._result: Any = None
+        self.over = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self._lock.release()
+            self._result = self._call()
         except errors.CoordError as error:
-            self._error = error
+            self._result = error
+        self.over.set()
 
-    def end(self) -> BaseException | None:
+    def end(self) -> Any:
         self._thread.join(30)
         assert not self._thread.is_alive()
-        return self._error
+        return self._result

@@ -106,6 +106,18 @@ def the_reply_to_a_join_is_always_believed(patch: pytest.MonkeyPatch) -> None:
     mutate(patch, waitlist.Ticket, "created", rule, "False")
 
 
+def the_session_key_is_read_before_it_is_put(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, sessions.Session, "_watch_stands", "if created and revision > created:", "if True:")
+
+
+def our_own_release_is_told_as_a_loss(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "release", "ticket.on_gone = None", "pass")
+
+
+def any_watch_covers(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "watch_stands", "feed is self._feed and ", "")
+
+
 def strikes_by_name(patch: pytest.MonkeyPatch) -> None:
     mutate(patch, waitlist.Ticket, "strike", "self.ahead.get(key, revision) < revision", "key in self.ahead")
 
@@ -215,6 +227,9 @@ PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.reply_lost_and_then_a_stale_read: [a_join_reads_once],
     scenarios.session_key_gone_with_a_create_in_doubt: [who_finds_the_session_key_gone_goes_on],
     scenarios.an_epoch_ends_under_other_creates: [a_refusal_is_taken_for_the_last_word],
+    scenarios.a_session_whose_watch_is_faster_than_its_key: [the_session_key_is_read_before_it_is_put],
+    scenarios.own_release_told_before_its_reply: [our_own_release_is_told_as_a_loss],
+    scenarios.another_watch_speaks_for_ours: [any_watch_covers],
     scenarios.own_key_deleted_before_the_reply_to_its_join: [the_reply_to_a_join_is_always_believed],
     scenarios.a_name_is_created_again_before_the_snapshot: [strikes_by_name_while_joining],
     scenarios.a_name_is_created_again_before_an_old_event: [strikes_by_name],
