@@ -560,6 +560,20 @@ class TestCost:
         assert server.sent >= 5000
         assert looks <= 3 * server.sent
 
+    def test_troubles_do_not_multiply_the_looks(self, heart, server, clock, add, live):
+        """
+        However often the connection breaks, each lease is looked at by one plan, its latest.
+        """
+        all_of_them = [add(lease) for lease in range(1, 11)]
+        live(THIRD_S, meanwhile=lambda: [stream.answer_all() for stream in server.living])
+        for _ in range(20):
+            server.break_off()
+            live(0.5, meanwhile=lambda: [stream.answer_all() for stream in server.living])
+
+        live(2 * TTL_S, meanwhile=lambda: [stream.answer_all() for stream in server.living])
+
+        assert len(heart._looks) <= 2 * len(all_of_them)
+
     def test_what_was_removed_is_not_kept(self, heart, server, clock, add, live):
         """
         Leases that come and go leave nothing behind.

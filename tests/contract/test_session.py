@@ -410,12 +410,30 @@ class TestLoss:
         with pytest.raises(errors.SessionLost):
             coordkit.Lock(lost, "a").acquire()
 
-    def test_its_lease_and_its_watch_are_given_up(self, short, lost):
+    def test_its_lease_and_its_watch_are_given_up(self, coord):
         """
-        A lost session leaves nothing behind on the server.
+        A lost session leaves nothing behind on the server, long before its TTL is over.
         """
-        wait_until(lambda: lives(short, lost) is None)
-        wait_until(lambda: lost._watch.state is watch.State.ENDED)
+        session = coord.new_session(ttl=60)
+        coord.kv.delete(session.key)
+        assert session.lost.wait(15)
+
+        wait_until(lambda: lives(coord, session) is None)
+        wait_until(lambda: session._watch.state is watch.State.ENDED)
+
+    def test_what_happened_before_the_watch_stood_is_read(self, coord):
+        """
+        A watch that stands at a later revision than the key's may have missed its deletion: a read tells.
+        """
+        session = coord.new_session(ttl=60)
+        session._watch.cancel()
+        coord.kv.delete(session.key)
+
+        session._watch_stands(session.key_created)
+        session._watch_stands(coord.kv.put("/elsewhere", ""))
+
+        assert session.lost.wait(15)
+        assert "was gone at revision" in session.reason
 
     def test_all_that_hung_on_it_hears_of_it(self, coord):
         """
