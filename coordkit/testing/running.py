@@ -28,8 +28,7 @@ class RunningEtcd:
             InvalidValue: Not an endpoint; a password is not shown.
         """
         if where.startswith(("etcd://", "etcds://")):
-            found = settings.from_url(where)
-            endpoints = [address.Address.parse(each, found["tls"]) for each in found["endpoints"]]
+            endpoints = [address.Address.parse(each) for each in settings.from_url(where)["endpoints"]]
             return cls(where, tuple(map(str, endpoints)))
         endpoints = [address.Address.parse(each) for each in where.split(",")]
         scheme = "etcds" if any(each.tls for each in endpoints) else "etcd"
