@@ -33,6 +33,7 @@ MODES = {
 }
 SHORT = ["-m", "not soak"]
 LONG = ["-m", "soak", "--timeout=0", "-o", "faulthandler_timeout=0"]
+FAILED = 1
 NO_TESTS_RAN = 5
 TIMED_OUT = 124
 
@@ -62,6 +63,10 @@ def run_modes(python: str, arguments: list[str], limit_s: float) -> dict[str, in
             for _, process, _ in runs:
                 end(process, signal.SIGINT)
             raise
+    for mode in [mode for mode, status in statuses.items() if status == FAILED]:
+        print(f"\n--- {mode}: what failed beside the other mode, alone: it is flaky, or wrong ---", flush=True)
+        process = start_mode(python, mode, [*arguments, "--last-failed"], None)
+        statuses[mode] = wait_for(mode, process, deadline_s)
     return statuses
 
 
@@ -72,7 +77,7 @@ def start_mode(
     environment = {**os.environ, "COORDKIT_TEST_MODE": mode, "PYTHONFAULTHANDLER": "1"}
     errors = None if output is None else subprocess.STDOUT
     return subprocess.Popen(
-        [python, *MODES[mode], *arguments],
+        [python, *MODES[mode], "-o", f"cache_dir=.pytest_cache/{mode}", *arguments],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
