@@ -64,7 +64,7 @@ def run_modes(python: str, arguments: list[str], limit_s: float) -> dict[str, in
                 end(process, signal.SIGINT)
             raise
     for mode in [mode for mode, status in statuses.items() if status == FAILED]:
-        print(f"\n--- {mode}: what failed beside the other mode, alone: it is flaky, or wrong ---", flush=True)
+        print(f"\n--- {mode}, what failed beside the other mode, alone: flaky, or wrong ---", flush=True)
         process = start_mode(python, mode, [*arguments, "--last-failed"], None)
         statuses[mode] = wait_for(mode, process, deadline_s)
     return statuses
