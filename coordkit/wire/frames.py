@@ -46,6 +46,14 @@ class ErrorCode(enum.IntEnum):
     HTTP_1_1_REQUIRED = 13
 
 
+def name_of(code: int) -> str:
+    """An error code as people know it."""
+    try:
+        return ErrorCode(code).name
+    except ValueError:
+        return hex(code)
+
+
 class ProtocolError(Exception):
     """The peer broke the protocol; the connection is over."""
 

@@ -77,7 +77,7 @@ _FROM_HTTP = {
     504: Code.UNAVAILABLE,
 }
 
-_FROM_RESET = {
+_FROM_RESET: dict[int, Code] = {
     frames.ErrorCode.REFUSED_STREAM: Code.UNAVAILABLE,
     frames.ErrorCode.CANCEL: Code.CANCELLED,
     frames.ErrorCode.ENHANCE_YOUR_CALM: Code.RESOURCE_EXHAUSTED,
@@ -216,12 +216,8 @@ class Exchange:
             return
         refused = code == frames.ErrorCode.REFUSED_STREAM
         outcome = errors.Outcome.NONE if refused else errors.Outcome.UNKNOWN
-        try:
-            name = frames.ErrorCode(code).name
-        except ValueError:
-            name = hex(code)
-        known = _FROM_RESET.get(frames.ErrorCode(code), Code.INTERNAL) if code <= 13 else Code.INTERNAL
-        self.finish(Status(known, f"the server reset the stream: {name}", outcome=outcome))
+        known = _FROM_RESET.get(code, Code.INTERNAL)
+        self.finish(Status(known, f"the server reset the stream: {frames.name_of(code)}", outcome=outcome))
 
     def finish(self, status: Status) -> None:
         """End the exchange, once; later news is ignored."""

@@ -61,6 +61,7 @@ class Connection(sending.SendingHalf):
             self._receive(data)
         except ProtocolError as error:
             self._queue(frames.pack(frames.GOAWAY, 0, 0, U32.pack(0) + U32.pack(error.code)))
+            self.torn = False
             raise
         self.torn = False
 

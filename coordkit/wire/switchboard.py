@@ -193,8 +193,18 @@ class Switchboard:
         if self._connection.torn:
             return "interrupted in the middle of a change"
         if self._connection.goaway is not None and not self._connection.open_streams:
-            return "the server said goodbye"
+            return self._goodbye()
         return None
+
+    def _goodbye(self) -> str:
+        """What the server's GOAWAY says."""
+        if self._connection.goaway is None:
+            return "it has used up its streams"
+        _, code, text = self._connection.goaway
+        words = [text] if text else []
+        if code != frames.ErrorCode.NO_ERROR:
+            words.insert(0, frames.name_of(code))
+        return f"the server said goodbye{': ' if words else ''}{', '.join(words)}"
 
     def _admit(self) -> None:
         """Open queued calls as far as MAX_CONCURRENT_STREAMS goes.  Under the mutex."""
@@ -210,5 +220,5 @@ class Switchboard:
             self._queued.popleft().finish(self._refusal())
 
     def _refusal(self) -> grpc.Status:
-        reason = self.closed or "the server is going away"
+        reason = self.closed or self._goodbye()
         return grpc.Status(grpc.Code.UNAVAILABLE, f"{self._peer}: {reason}", outcome=errors.Outcome.NONE)

@@ -324,7 +324,8 @@ class TestBrokenServers:
         """
         The one that the server took is answered; then the connection closes by itself.
         """
-        goaway = frames.pack(frames.GOAWAY, 0, 0, machines.u32(1, 0))
+        calm = frames.ErrorCode.ENHANCE_YOUR_CALM
+        goaway = frames.pack(frames.GOAWAY, 0, 0, machines.u32(1, calm) + b"too_many_pings")
 
         def serve(sock: socket.socket) -> None:
             peers.greet(sock)
@@ -343,7 +344,9 @@ class TestBrokenServers:
                 results.append((error.status.code, error.status.outcome))
         refused = (grpc.Code.UNAVAILABLE, errors.Outcome.NONE)
         assert sorted(results, key=str) == [refused, refused, b"the last"]
-        assert failure(channel.call, "/t/m", b"", soon()).outcome is errors.Outcome.NONE
+        status = failure(channel.call, "/t/m", b"", soon())
+        assert status.outcome is errors.Outcome.NONE
+        assert "ENHANCE_YOUR_CALM, too_many_pings" in status.message
 
     def test_goaway_ends_with_the_last_call_given_up(self, listening, opened, eventually):
         """

@@ -700,6 +700,7 @@ class TestErrors:
         assert str(caught.value)
         kind, _, stream_id, payload = machines.split_frames(machines.output(client))[-1]
         assert (kind, stream_id, payload) == (frames.GOAWAY, 0, u32(0, code))
+        assert not client.torn
 
     @pytest.mark.parametrize("padded", [False, True])
     def test_more_data_than_the_stream_was_given(self, monkeypatch, padded):
