@@ -7,22 +7,27 @@ is called at just these places, and may raise.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
 
 def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
-    """Run `action` with a KeyboardInterrupt at the number-th place within the wire's code.
+    """Run `action` with a KeyboardInterrupt at the number-th place within the wire's code, or what it calls.
 
     Returns:
         The function in which it came; None when the action ended before.
     """
-    places = 0
+    places = depth = 0
     where = None
 
     def profile(frame: FrameType, event: str, argument: object) -> None:
-        nonlocal places, where
-        if event in ("call", "c_return") and "/coordkit/wire/" in frame.f_code.co_filename:
+        nonlocal places, depth, where
+        ours = "/coordkit/wire/" in frame.f_code.co_filename
+        if ours and event in ("call", "return"):
+            depth += 1 if event == "call" else -1
+        theirs = frame.f_code.co_filename == threading.__file__  # whose own locks Ctrl-C may spoil
+        if event in ("call", "c_return") and (ours or depth) and not theirs:
             places += 1
             if places == number:
                 where = frame.f_code.co_name

@@ -387,6 +387,41 @@ class TestGreenlets:
         assert channel.call("/t/m", b"on", soon()) == b"on"
         assert channel.statistics().in_flight == 0
 
+    def test_a_timeout_while_connecting_leaves_nothing_behind(self, cooperatively):
+        """
+        The server sees the connection close; no greenlet of ours stays.
+        """
+        left = threading.Event()
+
+        def serve(sock: socket.socket) -> None:
+            while sock.recv(2**16):
+                pass
+            left.set()
+
+        with peers.listening(serve) as place:
+            with pytest.raises(cooperatively.Timeout), cooperatively.Timeout(0.1):
+                channels.Channel.connect(place, NEVER)
+
+            assert left.wait(peers.PATIENCE_S)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("coordkit")]
+
+    def test_a_kill_while_a_large_request_is_stuck(self, peer, opened, cooperatively, eventually):
+        """
+        The same by `kill`, and the request that was begun is finished and reset.
+        """
+        server = peer(echo, INITIAL_WINDOW_SIZE=2**30, MAX_FRAME_SIZE=2**20)
+        channel = opened(server.channel())
+        server.reads.clear()
+        victim = cooperatively.spawn(channel.call, "/t/m", bytes(16 * 2**20), NEVER)
+        eventually(lambda: channel._outbox._full)
+
+        victim.kill()
+        other = Caller(channel, b"other")
+        server.reads.set()
+
+        assert other.result() == b"other"
+        eventually(lambda: server.requests[0].reset == 8)
+
     def test_a_timeout_in_a_call_resets_it(self, peer, opened, eventually, cooperatively):
         """
         gevent.Timeout is raised where the caller waits; the server hears of it.
