@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
     """Server and version, where a test wants one; by now the tests have patched what they patch."""
     asked = {name for item in items for name in getattr(item, "fixturenames", ())}
-    if config.get_verbosity() < 0 or not asked & FIXTURES:
+    if config.option.verbose < 0 or not asked & FIXTURES:
         return []
     if config.getoption("--etcd-endpoints"):
         return [f"etcd at {','.join(_running(config).endpoints)}"]
