@@ -64,9 +64,12 @@ def queue_up(lock: coordkit.Lock, *others: coordkit.Lock, **arguments: Any) -> l
     """Let locks join one after the other behind whoever stands in line; returns when the last one does."""
     attempts = []
     for joining in (lock, *others):
-        count = len(lock.contenders())
+        before = {place.fence for place in lock.contenders()}
         attempts.append(Attempt(joining, **arguments))
-        wait_until(lambda count=count: len(lock.contenders()) > count, what="joining the line")
+        wait_until(
+            lambda before=before: {place.fence for place in lock.contenders()} - before,
+            what="joining the line",
+        )
     return attempts
 
 

@@ -206,10 +206,11 @@ class TestRequests:
 
         assert methods(meddler) == [meddling.TXN] * 8  # the releases
 
-    def test_contention_reads_nothing(self, members, meddler):
+    def test_contention_reads_nothing(self, members, meddler, monkeypatch):
         """
         Who comes back while the line's watch still stands reads nothing, not even once.
         """
+        monkeypatch.setattr(waitlist, "LINGER_S", 60.0)
         locks = [member.lock("again") for member in members(4)]
         locks[0].acquire()
         waiters = queue_up(*locks[1:])

@@ -92,6 +92,7 @@ class Meddler:
     def __init__(self) -> None:
         self.clients: list[clients.Client] = []  # who takes part
         self.calls: list[Call] = []  # every request that was made, in order
+        self.ended: list[Call] = []  # those that were answered, or failed
         self._plans: list[Plan] = []
         self._real_call = channels.Channel.call
         self._real_send = channels.Stream.send
@@ -129,6 +130,10 @@ class Meddler:
     def count(self, match: Match) -> int:
         """How many requests so far matched."""
         return sum(map(match, list(self.calls)))
+
+    def count_ended(self, match: Match) -> int:
+        """How many of them are over."""
+        return sum(map(match, list(self.ended)))
 
     # What can happen to a request.
 
@@ -320,11 +325,14 @@ class Meddler:
         client = next((each for each in self.clients if each._channel is channel), None)
         call = Call(client, method, request, resend)
         self.calls.append(call)
-        for plan in self._plans:
-            if plan.left > 0 and plan.match(call):
-                plan.left -= 1
-                return plan.act(call, deadline)
-        return self._real_call(channel, method, request, deadline, metadata)
+        try:
+            for plan in self._plans:
+                if plan.left > 0 and plan.match(call):
+                    plan.left -= 1
+                    return plan.act(call, deadline)
+            return self._real_call(channel, method, request, deadline, metadata)
+        finally:
+            self.ended.append(call)
 
     def _send(self, stream: channels.Stream, message: bytes) -> None:
         if self._held_creates is not None and stream.method == watch.METHOD:

@@ -621,7 +621,8 @@ def out_of_space_while_withdrawing(stage: Stage) -> None:
     plan.gate.set()
     assert isinstance(attempt.end().error, Interrupt)
     bumping = meddling.both(meddling.of(member), bumps(member))
-    wait_until(lambda: stage.meddler.count(bumping), what="the withdrawal")
+    wait_until(lambda: stage.meddler.count_ended(bumping), what="the withdrawal")
+    wait_until(lambda: not member.session._chores._running, what="its first attempt")
     next_bumps = stage.meddler.stop_request(bumping, times=math.inf)
     stage.alarm(on=False)
     plan.deliver()
@@ -644,7 +645,7 @@ def out_of_space_and_another_waiter_leaves(stage: Stage) -> None:
     plan.gate.set()
     assert isinstance(attempt.end().error, Interrupt)
     bumping = meddling.both(meddling.of(member), bumps(member))
-    wait_until(lambda: stage.meddler.count(bumping), what="the withdrawal")
+    wait_until(lambda: stage.meddler.count_ended(bumping), what="the withdrawal")
 
     leaving.cancel()
     waiting.end()
@@ -687,16 +688,11 @@ def count_reads(stage: Stage, member) -> int:
 
 
 def withdrawn(stage: Stage, member) -> bool:
-    """Whether the background has settled what was in doubt."""
-    return (
-        not member.session._chores._running
-        and stage.meddler.count(
-            meddling.both(
-                meddling.of(member), lambda call: call.deletes(stage.prefix) or call.puts(stage.prefix)
-            )
-        )
-        >= 2
+    """Whether the create, and what the background made of the doubt about it, are over."""
+    mine = meddling.both(
+        meddling.of(member), lambda call: call.deletes(stage.prefix) or call.puts(stage.prefix)
     )
+    return stage.meddler.count_ended(mine) >= 2
 
 
 def tickets(stage: Stage, member) -> list[waitlist.Ticket]:
@@ -727,9 +723,8 @@ def far_watches(member) -> int:
 
 def settle(stage: Stage, attempt) -> None:
     """Give a wrong grant the time to happen; a right one is never waited for like this."""
-    for _ in range(10):
-        stage.keys()
-        attempt.over.wait(0.01)
+    stage.keys()
+    attempt.over.wait(stage.settle_s)
 
 
 def cut_stream(stage: Stage, member) -> None:

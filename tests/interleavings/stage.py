@@ -33,8 +33,11 @@ class Violation(AssertionError):
 class Stage:
     """One play.  Its lock is `lock(coordinator)`, its line the keys under `prefix`."""
 
-    def __init__(self, endpoint: str, namespace: str, meddler: Meddler, patience_s: float) -> None:
+    def __init__(
+        self, endpoint: str, namespace: str, meddler: Meddler, patience_s: float, settle_s: float
+    ) -> None:
         self.meddler = meddler
+        self.settle_s = settle_s  # how long what must not happen is waited for
         self.patience_s = patience_s  # how long what must happen may take before it counts as a violation
         self.prefix = f"/{namespace}/lock/{NAME}/".encode()
         self._url = f"etcd://{endpoint}/{namespace}"
