@@ -77,7 +77,7 @@ class TestFork:
                 outcome(session.check), outcome(lock.check), outcome(lock.release),
                 outcome(lambda: coord.session), outcome(coord.new_session),
                 outcome(lambda: coord.kv.get("a")), outcome(lambda: coord.lock("b").acquire()),
-                outcome(coord.close), told,
+                coord.closed, outcome(coord.close), told,
             ]
             for line in seen:
                 os.write(write, f"{line}\\n".encode())
@@ -107,7 +107,7 @@ class TestFork:
         assert seen == [
             *("LOST", "True", "0.0", "False", "True"),
             *("SessionLost", "LockLost", "LockLost"),
-            *("Closed", "Closed", "Closed", "Closed", "None", "[]"),
+            *("Closed", "Closed", "Closed", "Closed", "True", "None", "[]"),
             "True True",
             "False",
             "status 7",
