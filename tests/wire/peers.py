@@ -21,6 +21,8 @@ from coordkit.wire import address, channel, frames, grpc
 from tests.wire import machines
 
 HEAD = [(":status", "200"), ("content-type", "application/grpc")]
+HEAD_BLOCK = b"\x88\x0f\x10\x10application/grpc"
+OK_BLOCK = b"\x00\x0bgrpc-status\x010"
 PATIENCE_S = 10.0
 RECEIVE_BUFFER_BYTES = 64 * 2**10  # of each connection: small, so that not to read is soon felt
 
@@ -268,19 +270,17 @@ def read_frames(sock: socket.socket) -> Iterator[tuple[int, int, int, bytes]]:
     """What the client sends, frame by frame."""
     stream = sock.makefile("rb")
     assert stream.read(len(frames.PREFACE)) == frames.PREFACE
-    while head := stream.read(9):
+    while len(head := stream.read(9)) == 9:
         high, low, kind, flags, stream_id = frames.HEAD.unpack(head)
         yield kind, flags, stream_id, stream.read(high << 16 | low)
 
 
 def response(stream_id: int, message: bytes) -> bytes:
     """A whole unary response as bytes."""
-    head = b"\x88\x0f\x10\x10application/grpc"
-    trailers = b"\x00\x0bgrpc-status\x010"
     return (
-        frames.pack(frames.HEADERS, frames.END_HEADERS, stream_id, head)
+        frames.pack(frames.HEADERS, frames.END_HEADERS, stream_id, HEAD_BLOCK)
         + frames.pack(frames.DATA, 0, stream_id, grpc.frame(message))
-        + frames.pack(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id, trailers)
+        + frames.pack(frames.HEADERS, frames.END_HEADERS | frames.END_STREAM, stream_id, OK_BLOCK)
     )
 
 

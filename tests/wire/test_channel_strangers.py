@@ -12,7 +12,7 @@ import pytest
 
 from coordkit import errors
 from coordkit.deadline import NEVER, Deadline
-from coordkit.wire import address, frames, grpc, watchdog
+from coordkit.wire import address, frames, grpc, inbox, watchdog
 from coordkit.wire import channel as channels
 from coordkit.wire.channel import Channel
 from tests.wire import machines, peers
@@ -348,6 +348,24 @@ class TestBrokenServers:
         assert status.outcome is errors.Outcome.NONE
         assert "ENHANCE_YOUR_CALM, too_many_pings" in status.message
 
+    def test_goaway_refuses_at_once_what_waits_for_a_stream(self, peer, opened, eventually):
+        """
+        A queued call goes elsewhere; it does not wait for those that the server still finishes.
+        """
+        server = peer(hold, MAX_CONCURRENT_STREAMS=1)
+        channel = opened(server.channel())
+        first = Caller(channel, timeout_s=None)
+        eventually(lambda: server.requests)
+        queued = Caller(channel, timeout_s=None)
+        eventually(lambda: channel.statistics().calls == 2)
+
+        with server.served[0].speaking() as connection:
+            connection.close_connection(last_stream_id=1)
+
+        status = failure(queued.result)
+        assert (status.code, status.outcome) == (grpc.Code.UNAVAILABLE, errors.Outcome.NONE)
+        assert not first.ended
+
     def test_goaway_ends_with_the_last_call_given_up(self, listening, opened, eventually):
         """
         Nothing more can come: the connection does not stay for the server to close.
@@ -388,9 +406,10 @@ class TestStrictServers:
 
         assert [caller.result() for caller in callers] == [b"%d" % number for number in range(10)]
 
-    def test_a_limit_that_rises_lets_queued_calls_go(self, listening, opened):
+    @pytest.mark.parametrize("waited_for", [False, True])
+    def test_a_limit_that_rises_lets_queued_calls_go(self, listening, opened, waited_for):
         """
-        Also from none at all, and though nobody but a stream waits.
+        Also from none at all, and also when nobody waits for what is queued.
         """
 
         def serve(sock: socket.socket) -> None:
@@ -407,11 +426,12 @@ class TestStrictServers:
         messages: queue.Queue[bytes] = queue.Queue()
         stream = channel.stream("/t/m", messages.put, lambda status: None)
         stream.send(b"early")
-        caller = Caller(channel, b"call")
+        caller = Caller(channel, b"call") if waited_for else None
         raised.set()
 
         assert messages.get(timeout=peers.PATIENCE_S) == b"early"
-        assert caller.result() == b"call"
+        if caller is not None:
+            assert caller.result() == b"call"
 
 
 class TestDeafServers:
@@ -460,14 +480,11 @@ class TestDeafServers:
             sock.sendall(frames.pack(frames.WINDOW_UPDATE, 0, 0, machines.u32(2**30)))
             for kind, _flags, stream_id, _payload in peers.read_frames(sock):
                 if kind == frames.HEADERS:
-                    sock.sendall(
-                        frames.pack(frames.HEADERS, 4, stream_id, b"\x88\x0f\x10\x10application/grpc")
-                    )
+                    sock.sendall(frames.pack(frames.HEADERS, 4, stream_id, peers.HEAD_BLOCK))
                     octets = grpc.frame(reply)
                     for at in range(0, len(octets), 2**14):
                         sock.sendall(frames.pack(frames.DATA, 0, stream_id, octets[at : at + 2**14]))
-                    end = frames.pack(frames.HEADERS, 5, stream_id, b"\x00\x0bgrpc-status\x010")
-                    sock.sendall(end)
+                    sock.sendall(frames.pack(frames.HEADERS, 5, stream_id, peers.OK_BLOCK))
 
         channel = opened(Channel.connect(listening(serve), soon()))
 
@@ -635,32 +652,63 @@ class TestCallbacks:
         eventually(lambda: len(reported) == 1)
         assert isinstance(reported[0], ZeroDivisionError)
 
-    def test_cancelling_within_a_callback_silences_what_came_along(self, peer, opened, eventually):
+    def test_cancelling_within_a_callback_silences_what_came_along(self, listening, opened):
         """
         Messages and the end that were read in the same batch are not told any more.
         """
-        server = peer(hold)
-        channel = opened(server.channel())
-        told: list[object] = []
-        streams = []
+
+        def serve(sock: socket.socket) -> None:
+            peers.greet(sock)
+            for kind, _flags, stream_id, _payload in peers.read_frames(sock):
+                if kind == frames.DATA and stream_id == 1:
+                    head = frames.pack(frames.HEADERS, frames.END_HEADERS, 1, peers.HEAD_BLOCK)
+                    more = frames.pack(frames.DATA, 0, 1, grpc.frame(b"one") + grpc.frame(b"two"))
+                    sock.sendall(head + more + frames.pack(frames.HEADERS, 5, 1, peers.OK_BLOCK))
+                elif kind == frames.DATA:
+                    sock.sendall(peers.response(stream_id, b"on"))
+
+        channel = opened(Channel.connect(listening(serve), soon()))
+        told: queue.Queue[object] = queue.Queue()
+        streams: queue.Queue[channels.Stream] = queue.Queue()
 
         def on_message(message: bytes) -> None:
-            told.append(message)
-            streams[0].cancel()
+            told.put(message)
+            streams.get(timeout=peers.PATIENCE_S).cancel()
 
-        streams.append(channel.stream("/t/m", on_message, told.append))
-        eventually(lambda: len(server.requests) == 1)
+        stream = channel.stream("/t/m", on_message, told.put)
+        streams.put(stream)
+        stream.send(b"go")
 
-        with server.served[0].speaking():
-            server.requests[0].send(b"one")
-            server.requests[0].send(b"two")
-            server.requests[0].finish()
-        caller = Caller(channel)
+        assert told.get(timeout=peers.PATIENCE_S) == b"one"
+        assert channel.call("/t/m", b"", soon()) == b"on"
+        assert told.empty()
+
+    def test_a_reply_behind_a_slow_callback_counts(self, peer, opened, eventually, monkeypatch):
+        """
+        A call whose time runs out while its reply waits to be read does not end before it was read.
+        """
+        monkeypatch.setattr(channels, "LAST_LOOKS", 1_000)
+        server = peer(hold)
+        channel = opened(server.channel())
+        entered, go_on = threading.Event(), threading.Event()
+
+        def on_message(message: bytes) -> None:
+            entered.set()
+            assert go_on.wait(peers.PATIENCE_S)
+
+        channel.stream("/t/watch", on_message, lambda status: None)
+        eventually(lambda: server.requests)
+        server.requests[0].send(b"message")
+        assert entered.wait(peers.PATIENCE_S)
+        deadline = Deadline.after(0.2)
+        caller = Caller(channel, timeout_s=0.2)
         eventually(lambda: len(server.requests) == 2)
-        server.requests[1].reply(b"")
+        server.requests[1].reply(b"in time")
 
-        assert caller.result() == b""
-        assert told == [b"one"]
+        eventually(lambda: deadline.expired and inbox.readable(channel._outbox.sock))
+        go_on.set()
+
+        assert caller.result() == b"in time"
 
     def test_closing_does_not_wait_for_a_callback(self, peer, opened, eventually):
         """

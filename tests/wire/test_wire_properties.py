@@ -374,6 +374,19 @@ class TestExchange:
 
         assert [(found.code, found.outcome) for found in exchange.statuses] == [(status, outcome)]
 
+    def test_an_exchange_is_finished_once(self):
+        """
+        The first status stays, whoever else has something to say about it.
+        """
+        exchange = Exchange()
+        lost = grpc.Status(grpc.Code.UNAVAILABLE, "lost")
+
+        exchange.finish(lost)
+        exchange.finish(grpc.OK)
+
+        assert exchange.statuses == [lost]
+        assert exchange.ended
+
     def test_a_reset_after_the_reply_is_no_error(self):
         """
         Servers end a request that they need not read to its end with RST_STREAM(NO_ERROR).
@@ -425,6 +438,8 @@ class TestRequestHead:
         assert isinstance(fields[-1], hpack.NeverIndexedHeaderTuple)
 
     @hypothesis.given(st.floats(0, 10**12))
+    @hypothesis.example(1.0005)
+    @hypothesis.example(10**5 + 0.5)
     def test_the_timeout_is_told_rounded_up(self, seconds):
         """
         At most eight digits and a unit, as gRPC demands; never less than the time that there is.
