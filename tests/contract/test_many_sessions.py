@@ -27,11 +27,11 @@ def cpu_s() -> float:
 
 @pytest.fixture
 def coord(etcd_binary: str) -> Iterator[coordkit.Coordinator]:
-    """On a server of its own; closing takes a commit for each session."""
+    """On a server of its own, which takes the sessions along when it ends."""
     with LocalEtcd(etcd_binary) as server:
         coordinator = coordkit.connect(server.url, timeout=30)
         yield coordinator
-        coordinator.close(timeout=30)
+        coordinator.close(timeout=0)
 
 
 @pytest.mark.timeout(90)

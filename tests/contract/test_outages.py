@@ -1,6 +1,6 @@
 """Outages: the server dies, is stopped, comes back in time or too late.
 
-Each test has a server of its own, with several sessions on it, so that one outage shows all that it must.
+Several sessions are on the server, so that one outage shows all that it must.
 """
 
 from __future__ import annotations
@@ -29,11 +29,20 @@ FAULTS = {
 }
 
 
-@pytest.fixture
-def server(etcd_binary: str) -> Iterator[LocalEtcd]:
-    """A server that a test may hurt."""
+@pytest.fixture(scope="module")
+def patient(etcd_binary: str) -> Iterator[LocalEtcd]:
     with LocalEtcd(etcd_binary, arguments=QUICK) as server:
         yield server
+
+
+@pytest.fixture
+def server(patient: LocalEtcd) -> Iterator[LocalEtcd]:
+    """A server that a test may hurt; it is well again, and empty, for the next one."""
+    yield patient
+    patient.start()
+    patient.resume()
+    with coordkit.connect(patient.url) as coord:
+        wait_until(lambda: coord.kv.delete_prefix("/") is not None)
 
 
 @pytest.fixture(params=list(FAULTS))
