@@ -60,8 +60,13 @@ class Line:
 
     # Joining.
 
-    def join(self, session: Session, deadline: Deadline) -> Ticket:
+    def join(self, session: Session, deadline: Deadline, value: bytes | None = None) -> Ticket:
         """Take a place in line.
+
+        Args:
+            session: Whose life the place hangs on.
+            deadline: For the caller.
+            value: What the key holds; by default who waits, and since when.
 
         Raises:
             SessionLost, Unavailable, DeadlineExceeded, Rejected: No place is kept.
@@ -73,7 +78,7 @@ class Line:
         try:
             created = session.create(
                 ticket.key,
-                describe(session),
+                describe(session) if value is None else value,
                 deadline,
                 [],
                 # Here, and only here, the newest key is mine, and the others are those before me.

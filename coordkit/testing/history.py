@@ -57,7 +57,8 @@ class Operation:
     """One call of one contender; times are `clock_ns`, revisions are None where nobody told them.
 
     `fence` is the create revision of the key that was acquired, was released or guarded a write. `revision`
-    is the one at which an acquire was granted, a release removed the key, or a write was applied.
+    is the one at which an acquire was granted, a release removed the key, or a write was applied. What else a
+    checker must know: `subject` is the item, message or value, and `number` an amount or an attempt.
     """
 
     kind: Kind
@@ -71,6 +72,8 @@ class Operation:
     fence: int | None = None
     revision: int | None = None
     error: str | None = None
+    subject: str = ""
+    number: int | None = None
 
     @property
     def identity(self) -> tuple[int, str, int]:

@@ -1,10 +1,4 @@
-"""Pure checkers: a recorded history in, the rules that it breaks out.
-
-Revisions judge, for they are etcd's own order of events. The clock of one machine only bears witness: a
-process that is stopped between a reply and its note of the time writes down a moment that is too late.
-
-What is not certain is never held against anybody. An acquire with an unknown outcome ran no critical section.
-A hold whose release failed or got no answer ended nobody knows when; it counts only where it certainly stood.
+"""Locks: one holder at a time, in the order in which the keys were created.
 
 Source: Hunt et al., ZooKeeper (ATC 2010) section 2.4 for the order; the Jepsen report on etcd 3.4.3 for why a
 lock is judged by what was written under it.

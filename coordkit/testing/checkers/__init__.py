@@ -1,0 +1,14 @@
+"""Pure checkers, a module per primitive: a recorded history in, the rules that it breaks out.
+
+Revisions judge, for they are etcd's own order of events. The clock of one machine only bears witness: a
+process that is stopped between a reply and its note of the time writes down a moment that is too late.
+
+What is not certain is never held against anybody. An acquire with an unknown outcome ran no critical section.
+A hold whose release failed or got no answer ended nobody knows when; it counts only where it certainly stood.
+"""
+
+from __future__ import annotations
+
+from coordkit.testing.checkers.lock import check_lock, holds_of
+
+__all__ = ["check_lock", "holds_of"]

@@ -1,0 +1,102 @@
+"""Writes a history while it happens: each call before it is made, and what it was told, a JSON line each.
+
+A line is written whole or not at all, and before the call it speaks of: a process may be killed anywhere, and
+what it had asked for is in the file.
+
+Cost: two short writes a call.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from coordkit import errors
+from coordkit.testing.history import Kind, Operation, Result, clock_ns
+
+#: These say for certain that what was asked for did not happen, or was over.
+CERTAIN = (errors.LockLost, errors.ClaimLost, errors.BrokenBarrier, errors.Rejected, errors.UsageError)
+
+
+@attrs.frozen
+class Told:
+    """What a call was told; the fields are those of an `Operation`."""
+
+    fence: int | None = None
+    revision: int | None = None
+    subject: str = ""
+    number: int | None = None
+    #: False for a call that ended well and did nothing: a guarded write that was refused, an empty queue.
+    done: bool = True
+
+
+class Recorder:
+    """One file, for all threads of a process."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open for as long as the process lives
+        self._lock = threading.Lock()
+
+    def witness(self, label: str, name: str = "") -> Witness:
+        """Who takes part, and on which of several locks, queues or topics."""
+        return Witness(self, label, name)
+
+    def note(self, operation: Operation) -> None:
+        """Write down one line."""
+        line = json.dumps(operation.as_json(), separators=(",", ":")).encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
+
+
+class Witness:
+    """The calls of one thread, in order."""
+
+    def __init__(self, recorder: Recorder, label: str, name: str) -> None:
+        self._recorder = recorder
+        self._label = label
+        self._name = name
+        self._indexes = itertools.count()
+
+    def call(self, kind: Kind, action: Callable[[], Told], **known: Any) -> Told | None:
+        """Make a call and write it down.
+
+        Args:
+            kind: What it is.
+            action: Does it, and says what it was told.
+            known: Fields of the operation that are known before.
+
+        Returns:
+            What it was told; None when one of coordkit's errors came instead, which is written down, too.
+        """
+        call: dict[str, Any] = {
+            "process": os.getpid(),
+            "contender": self._label,
+            "index": next(self._indexes),
+            "name": self._name,
+            "invoked_ns": clock_ns(),
+            **known,
+        }
+        self._recorder.note(Operation(kind, Result.INVOKED, **call))
+        try:
+            told = action()
+        except errors.CoordError as error:
+            ended = {"completed_ns": clock_ns(), "error": f"{type(error).__name__}: {error}"}
+            self._recorder.note(Operation(kind, _result(error), **{**call, **ended}))
+            return None
+        call["completed_ns"] = clock_ns()
+        for field in ("fence", "revision", "subject", "number"):
+            if getattr(told, field) not in (None, ""):
+                call[field] = getattr(told, field)
+        self._recorder.note(Operation(kind, Result.OK if told.done else Result.FAIL, **call))
+        return told
+
+
+def _result(error: errors.CoordError) -> Result:
+    certain = isinstance(error, CERTAIN) or getattr(error, "outcome", None) is errors.Outcome.NONE
+    return Result.FAIL if certain else Result.UNKNOWN
