@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from coordkit import errors
 from coordkit.cli import failure
 
-GROUPS = ("coordkit.cli.demo", "coordkit.cli.bench", "coordkit.cli.doctor")
+GROUPS = ("coordkit.cli.demo", "coordkit.cli.bench", "coordkit.cli.doctor", "coordkit.cli.lock")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,13 +1,34 @@
-"""What the commands' argument parsers share: how a command is added, and the types of options."""
+"""What the commands share: how a command is added, the types of options, the options that all have.
+
+`connection(parser)` adds where etcd is, `speech(parser)` adds --quiet and --verbose.  What they gave is used
+by `settings_of(arguments)`, `connect(arguments)` and `listen(arguments)`.
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import coordkit
+from coordkit import settings
+
 Run = Callable[[argparse.Namespace], int]
+
+#: Those settings of `connect` that every command takes, with what they are.
+GIVEN = {
+    "namespace": "the first segment of all keys",
+    "timeout": "in seconds, for dialling and for each request",
+    "user": "for etcd's authentication; a password is taken from the URL or the environment",
+    "cacert": "file of the certificate authority",
+    "cert": "file of our certificate",
+    "key": "file of its key",
+}
+#: And those that only some take.
+MORE = ("ttl", "identity")
 
 
 def command(commands: Any, name: str, summary: str, examples: str, run: Run) -> argparse.ArgumentParser:
@@ -55,3 +76,57 @@ def positive(text: str) -> float:
     if not seconds:
         raise argparse.ArgumentTypeError("0 seconds are too few")
     return seconds
+
+
+def connection(parser: argparse.ArgumentParser) -> None:
+    """Add where etcd is and how to speak to it."""
+    group = parser.add_argument_group("connection")
+    where = group.add_mutually_exclusive_group()
+    where.add_argument("--url", help="etcd://user:password@host:port,host:port/namespace?ttl=10")
+    where.add_argument("--endpoints", help="host:port,host:port")
+    for name, what in GIVEN.items():
+        group.add_argument(f"--{name}", type=positive if name == "timeout" else str, help=what)
+
+
+def speech(parser: argparse.ArgumentParser) -> None:
+    """Add --quiet and --verbose."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("-q", "--quiet", action="store_true", help="say nothing but what was asked for")
+    group.add_argument("-v", "--verbose", action="count", default=0, help="say what happens; -vv: more of it")
+
+
+def settings_of(arguments: argparse.Namespace) -> settings.Settings:
+    """From what was given on the command line, then the environment.
+
+    Raises:
+        InvalidValue: A setting makes no sense.
+    """
+    where = arguments.url
+    if arguments.endpoints is not None:
+        where = [each.strip() for each in arguments.endpoints.split(",")]
+    return settings.resolve(where, {name: getattr(arguments, name, None) for name in (*GIVEN, *MORE)})
+
+
+def connect(arguments: argparse.Namespace) -> coordkit.Coordinator:
+    """A coordinator, connected.
+
+    Raises:
+        Unavailable, Unauthenticated, InvalidValue: As `coordkit.connect`.
+    """
+    coordinator = coordkit.Coordinator(settings_of(arguments))
+    try:
+        coordinator.client.connect()
+    except BaseException:
+        coordinator.close()
+        raise
+    return coordinator
+
+
+def listen(arguments: argparse.Namespace) -> None:
+    """Let the library's log go to standard error, as far as this command was asked to speak."""
+    level = logging.WARNING
+    if arguments.quiet:
+        level = logging.CRITICAL + 1
+    elif arguments.verbose:
+        level = logging.INFO if arguments.verbose == 1 else logging.DEBUG
+    logging.basicConfig(level=level, format="coordkit: %(message)s", stream=sys.stderr)
