@@ -59,6 +59,12 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def without_child(argv: list[str]) -> tuple[list[str], list[str] | None]:
+    """What is ours, and what stands behind the first `--`; None without one."""
+    split = argv.index("--") if "--" in argv else len(argv)
+    return argv[:split], argv[split + 1 :] if split < len(argv) else None
+
+
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from coordkit.cli.bench import machine
@@ -68,9 +74,9 @@ class _Version(argparse.Action):
 
 
 def _run(argv: list[str]) -> int:
-    split = argv.index("--") if "--" in argv else len(argv)
-    arguments = parser().parse_args(argv[:split])
-    arguments.child = argv[split + 1 :] if split < len(argv) else None
+    own, child = without_child(argv)
+    arguments = parser().parse_args(own)
+    arguments.child = child
     status: int = arguments.run(arguments)
     return status
 
