@@ -7,6 +7,7 @@ COORDKIT_TEST_MODE says which of the two is meant, and a fixture proves that it 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
 import secrets
@@ -60,6 +61,34 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     passed = reporter.stats.get("passed", []) if reporter else []
     if os.environ.get("CI") and exitstatus == 0 and not passed:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Share the modules of a mode with other processes: each is run by the one that claims it first."""
+    folder = os.environ.get("COORDKIT_TEST_CLAIMS")
+    if not folder or session.testsfailed or session.config.option.collectonly:
+        return None  # pytest's own loop, which also says what could not be collected
+    ours = claimed(session.items, pathlib.Path(folder))
+    item = next(ours, None)
+    while item is not None:
+        following = next(ours, None)
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail or session.shouldstop:
+            raise session.Failed(session.shouldfail) if session.shouldfail else session.Interrupted(
+                session.shouldstop
+            )
+        item = following
+    return True
+
+
+def claimed(items: list[pytest.Item], folder: pathlib.Path) -> Iterator[pytest.Item]:
+    """The tests of those modules that nobody else has claimed; a module is claimed when its turn comes."""
+    for path, tests in itertools.groupby(items, key=lambda item: item.path):
+        try:
+            (folder / path.relative_to(ROOT).as_posix().replace("/", "+")).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        yield from tests
 
 
 @pytest.fixture(scope="session", autouse=True)

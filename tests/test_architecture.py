@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import pathlib
 import re
 from collections.abc import Iterator
@@ -70,6 +71,7 @@ def absolute(node: ast.ImportFrom, path: pathlib.Path) -> str:
     return ".".join([*package[: len(package) - node.level + 1], *(node.module or "").split(".")]).rstrip(".")
 
 
+@functools.cache
 def parse(path: pathlib.Path) -> ast.Module:
     return ast.parse(path.read_text(), str(path))
 

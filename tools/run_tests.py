@@ -1,11 +1,11 @@
-"""Runs the tests in plain threads and under gevent, each in its own process, with a limit outside of them.
+"""Runs the tests in plain threads and under gevent, two processes for each, with a limit outside of them.
 
 usage: run_tests.py [--all | --soak] [pytest arguments]
 
 --all   on every Python 3.10 to 3.13 found, each in an environment of its own under .venvs
 --soak  the long tests instead of the others, without a limit
 
-COORDKIT_TEST_LIMIT_S (900) bounds the two modes together.  A blocked gevent hub stops every timer inside the
+COORDKIT_TEST_LIMIT_S (900) bounds them together.  A blocked gevent hub stops every timer inside the
 process, so only a limit from outside is certain to end a run.
 """
 
@@ -31,6 +31,7 @@ MODES = {
     "threads": ["-m", "pytest"],
     "gevent": ["-m", "gevent.monkey", "--module", "pytest"],
 }
+SHARES = 2  # processes a mode; they divide its modules among them as they go
 SHORT = ["-m", "not soak"]
 LONG = ["-m", "soak", "--timeout=0", "-o", "faulthandler_timeout=0"]
 FAILED = 1
@@ -39,45 +40,63 @@ TIMED_OUT = 124
 
 
 def run_modes(python: str, arguments: list[str], limit_s: float) -> dict[str, int]:
-    """Run the tests in both modes at once, for they mostly wait; the modes' exit statuses.
+    """Run the tests in both modes, all processes at once, for they mostly wait; the processes' statuses.
 
-    The first mode prints as it goes, the others' output follows when they are done.
+    The first one prints as it goes, the others' output follows when they are done.
     """
     deadline_s = time.monotonic() + limit_s
     statuses: dict[str, int] = {}
     with contextlib.ExitStack() as stack:
-        runs: list[tuple[str, subprocess.Popen[bytes], typing.IO[bytes] | None]] = []
-        for mode in MODES:
-            output: typing.IO[bytes] | None = None
-            if runs:
-                output = stack.enter_context(tempfile.TemporaryFile())
-            runs.append((mode, start_mode(python, mode, arguments, output), output))
+        claims = {mode: stack.enter_context(tempfile.TemporaryDirectory()) for mode in MODES}
+        runs: dict[str, tuple[subprocess.Popen[bytes], typing.IO[bytes] | None]] = {}
+        for number in range(1, SHARES + 1):
+            for mode in MODES:
+                run = f"{mode} {number}"
+                output: typing.IO[bytes] | None = None
+                if runs:
+                    output = stack.enter_context(tempfile.TemporaryFile())
+                runs[run] = start(python, run, arguments, output, claims[mode]), output
         try:
-            for mode, process, output in runs:
-                print(f"\n--- {mode} ---", flush=True)
-                statuses[mode] = wait_for(mode, process, deadline_s)
+            for run, (process, output) in runs.items():
+                print(f"\n--- {run} of {SHARES} ---", flush=True)
+                statuses[run] = wait_for(run, process, deadline_s)
                 if output is not None:
                     output.seek(0)
                     print(output.read().decode(errors="replace"), flush=True)
         except KeyboardInterrupt:
-            for _, process, _ in runs:
+            for process, _ in runs.values():
                 end(process, signal.SIGINT)
             raise
-    for mode in [mode for mode, status in statuses.items() if status == FAILED]:
-        print(f"\n--- {mode}, what failed beside the other mode, alone: flaky, or wrong ---", flush=True)
-        process = start_mode(python, mode, [*arguments, "--last-failed"], None)
-        statuses[mode] = wait_for(mode, process, deadline_s)
-    return statuses
+    for run in [run for run, status in statuses.items() if status == FAILED]:
+        print(f"\n--- {run}, what failed beside the others, alone: flaky, or wrong ---", flush=True)
+        statuses[run] = wait_for(run, start(python, run, [*arguments, "--last-failed"], None), deadline_s)
+    return without_idlers(statuses)
 
 
-def start_mode(
-    python: str, mode: str, arguments: list[str], output: typing.IO[bytes] | None
+def without_idlers(statuses: dict[str, int]) -> dict[str, int]:
+    """Less the processes that ran no test because another one of their mode ran all of them."""
+    busy = {run.split()[0] for run, status in statuses.items() if status != NO_TESTS_RAN}
+    return {
+        run: status
+        for run, status in statuses.items()
+        if status != NO_TESTS_RAN or run.split()[0] not in busy
+    }
+
+
+def start(
+    python: str, run: str, arguments: list[str], output: typing.IO[bytes] | None, claims: str = ""
 ) -> subprocess.Popen[bytes]:
     """One pytest process, in a session of its own so that whatever it started can be ended with it."""
-    environment = {**os.environ, "COORDKIT_TEST_MODE": mode, "PYTHONFAULTHANDLER": "1"}
+    mode = run.split()[0]
+    environment = {
+        **os.environ,
+        "COORDKIT_TEST_MODE": mode,
+        "COORDKIT_TEST_CLAIMS": claims,
+        "PYTHONFAULTHANDLER": "1",
+    }
     errors = None if output is None else subprocess.STDOUT
     return subprocess.Popen(
-        [python, *MODES[mode], "-o", f"cache_dir=.pytest_cache/{mode}", *arguments],
+        [python, *MODES[mode], "-o", f"cache_dir=.pytest_cache/{run.replace(' ', '-')}", *arguments],
         cwd=ROOT,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -87,12 +106,12 @@ def start_mode(
     )
 
 
-def wait_for(mode: str, process: subprocess.Popen[bytes], deadline_s: float) -> int:
+def wait_for(run: str, process: subprocess.Popen[bytes], deadline_s: float) -> int:
     """A run's exit status; one that takes too long is ended."""
     try:
         return process.wait(max(0.0, min(deadline_s - time.monotonic(), threading.TIMEOUT_MAX)))
     except subprocess.TimeoutExpired:
-        print(f"\nThe {mode} run is over its limit; every thread's stack follows.", flush=True)
+        print(f"\nThe {run} run is over its limit; every thread's stack follows.", flush=True)
         end(process, signal.SIGABRT)
         return TIMED_OUT
 
