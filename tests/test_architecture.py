@@ -18,7 +18,7 @@ LAYERS = (
     {"wire"},
     {"etcd"},
     {"attendant", "leased", "session", "terms"},
-    {"linewatch", "ticket", "waitlist"},
+    {"coalescer", "linewatch", "ticket", "waitlist"},
     {"recipes"},
     {"coordinator", "settings"},
     {"__init__"},
