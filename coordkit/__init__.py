@@ -37,6 +37,7 @@ from coordkit.errors import (
     UsageError,
 )
 from coordkit.etcd import etcdrpc, kv
+from coordkit.recipes.election import Candidate, Election, Leadership
 from coordkit.recipes.lock import Lock
 from coordkit.session import Session
 from coordkit.terms import State
@@ -49,14 +50,17 @@ __all__ = [
     "AcquireTimeout",
     "BrokenBarrier",
     "Cancelled",
+    "Candidate",
     "ClaimLost",
     "Closed",
     "CoordError",
     "Coordinator",
     "DeadlineExceeded",
+    "Election",
     "Gap",
     "InvalidName",
     "InvalidValue",
+    "Leadership",
     "LeaseNotFound",
     "LimitMismatch",
     "Lock",

@@ -18,6 +18,7 @@ from coordkit import session as sessions
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
+from coordkit.recipes import election as elections
 from coordkit.recipes import lock as locks
 from coordkit.wire import channel as channels
 
@@ -198,6 +199,10 @@ class Coordinator:
     def lock(self, name: str) -> locks.Lock:
         """A fair lock.  Cost: none until it is used."""
         return locks.Lock(self._session_by, name)
+
+    def election(self, name: str) -> elections.Election:
+        """One leader at a time, and everybody may watch who it is.  Cost: none until it is used."""
+        return elections.Election(self._session_by, name, self._link)
 
     # The end.
 

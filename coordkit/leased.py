@@ -121,7 +121,7 @@ class LeasedKeys(abc.ABC):
         except IndexError:
             return f"{next(self._nonces):x}"
 
-    # Creating, and settling doubts.
+    # Creating, changing, and settling doubts.
 
     def create(
         self, key: bytes, value: bytes, deadline: Deadline, when: list[kv.Compare], then: list[kv.Op]
@@ -176,6 +176,28 @@ class LeasedKeys(abc.ABC):
             if self._see_key(result.found(1).first) == epoch:
                 return None  # the epoch is right, the key was free: one of `when` failed
             # Our epoch was over: the refusal is certain, and the next try compares the new one.
+
+    def insist(self, request: kv.TxnRequest, deadline: Deadline) -> tuple[kv.TxnResult, bool]:
+        """Send a transaction until it is answered: one whose compares let it take effect once at most.
+
+        Returns:
+            The answer, and whether an earlier copy may have taken effect: a refusal may then be its doing.
+
+        Raises:
+            DeadlineExceeded, Unavailable: The outcome is UNKNOWN if any copy may have been applied.
+
+        Cost: 1 commit; 1 more whenever a reply was lost.
+        """
+        doubtful = False
+        pause_s = clients.FIRST_PAUSE_S
+        while True:
+            try:
+                return self.client.txn(request, deadline), doubtful
+            except _OUTAGE as error:
+                doubtful = doubtful or error.outcome is errors.Outcome.UNKNOWN
+                if doubtful:
+                    error.outcome = errors.Outcome.UNKNOWN
+                pause_s = clients.pause(pause_s, deadline, error)
 
     def _resolve(
         self, key: bytes, epoch: int, deadline: Deadline, doubt: BaseException

@@ -98,14 +98,15 @@ class Line:
             raise
         return ticket
 
-    def try_join(self, session: Session, deadline: Deadline) -> Ticket | None:
-        """Take the first place, or none.
+    def try_join(self, session: Session, deadline: Deadline, value: bytes | None = None) -> Ticket | None:
+        """Take the first place, or none; the arguments are those of `join`.
 
         Cost: 1 commit, or 1 transaction that writes nothing when the line is not empty.
         """
         ticket = Ticket(session, self.prefix)
         empty = kv.create(self.prefix, keys.range_end(self.prefix)) == 0
-        created = session.create(ticket.key, describe(session), deadline, [empty], [])
+        stored = describe(session) if value is None else value
+        created = session.create(ticket.key, stored, deadline, [empty], [])
         if created is None:
             return None
         ticket.created(created)

@@ -18,7 +18,7 @@ LAYERS = (
     {"wire"},
     {"etcd"},
     {"attendant", "leased", "session", "terms"},
-    {"coalescer", "linewatch", "ticket", "waitlist"},
+    {"coalescer", "linewatch", "observation", "ticket", "waitlist"},
     {"recipes"},
     {"coordinator", "settings"},
     {"__init__"},

@@ -1,0 +1,481 @@
+"""Elections on a real etcd: who leads, who is told, and what is left when something goes wrong."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from contract.players import expire, wait_until
+
+import coordkit
+from coordkit import errors
+from coordkit.etcd import kv
+from coordkit.etcd import lease as leases
+
+
+class Campaign:
+    """A `campaign`, or another call that waits, on a thread of its own."""
+
+    def __init__(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        self._call, self._arguments, self._options = call, arguments, options
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.result = self._call(*self._arguments, **self._options)
+        except BaseException as error:
+            self.error = error
+
+    @property
+    def waiting(self) -> bool:
+        return self._thread.is_alive()
+
+    def end(self) -> Any:
+        self._thread.join(15)
+        assert not self.waiting, "it did not end within 15 s"
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+def stand(election: coordkit.Election, *arguments: Any, **options: Any) -> Campaign:
+    """A campaign that waits behind somebody."""
+    before = len(election.contenders())
+    campaign = Campaign(election.campaign, *arguments, **options)
+    wait_until(lambda: len(election.contenders()) == before + 1, what="the candidacy")
+    return campaign
+
+
+class Watcher:
+    """Collects what an observation tells."""
+
+    def __init__(self, election: coordkit.Election) -> None:
+        self.told: list[coordkit.Candidate | None] = []
+        self._observation = election.observe(timeout=60)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        for leader in self._observation:
+            self.told.append(leader)
+
+    @property
+    def values(self) -> list[bytes | None]:
+        return [leader and leader.value for leader in list(self.told)]
+
+    def wait_for(self, *values: bytes | None) -> None:
+        wait_until(lambda: self.values == list(values), what=f"{values}, but {self.values}")
+
+    def close(self) -> None:
+        self._observation.close()
+        self._thread.join(15)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def watcher(coord):
+    watching: list[Watcher] = []
+
+    def start(election: coordkit.Election) -> Watcher:
+        watching.append(Watcher(election))
+        return watching[-1]
+
+    yield start
+
+    for each in watching:
+        each.close()
+
+
+class TestCampaign:
+    def test_the_only_candidate_leads_and_resigns(self, coord):
+        """
+        Its key holds what it proclaims, and is gone after it resigned.
+        """
+        election = coord.election("chair")
+
+        with election.campaign("me") as leadership:
+            leadership.check()
+            leader = election.leader()
+            assert (leader.key, leader.value, leader.fence) == (leadership.key, b"me", leadership.fence)
+            assert leader.lease == coord.session.lease_id
+            assert leadership.remaining() > 0
+            assert not leadership.lost.is_set()
+            assert leadership.txn().then(kv.get(leadership.key)).commit().succeeded
+
+        assert election.leader() is None
+        assert leadership.resigned_revision > leadership.fence
+        assert not leadership.lost.is_set()
+        assert not leadership.txn().commit().succeeded
+        with pytest.raises(errors.NotHeld):
+            leadership.check()
+        with pytest.raises(errors.NotHeld):
+            leadership.resign()
+
+    def test_without_a_value_the_identity_is_proclaimed(self, coord):
+        """
+        Who leads is known to all, also if nobody thought of a value.
+        """
+        with coord.election("chair").campaign():
+            assert coord.election("chair").leader().value.decode() == coord.settings.identity
+
+    def test_candidates_lead_in_the_order_in_which_they_came(self, coord, coord_factory):
+        """
+        Of this process and of others; fences rise.
+        """
+        mine, other = coord.election("chair"), coord_factory().election("chair")
+        first = mine.campaign(b"1")
+        second, third = stand(other, b"2"), stand(mine, b"3")
+        assert [each.value for each in mine.contenders()] == [b"1", b"2", b"3"]
+
+        first.resign()
+        heir = second.end()
+        assert third.waiting
+        heir.resign()
+        last = third.end()
+
+        assert first.fence < heir.fence < last.fence
+        assert heir.fence < first.resigned_revision < heir.resigned_revision
+        last.resign()
+
+    def test_a_campaign_that_is_out_of_time_leaves_the_line(self, coord, coord_factory):
+        """
+        AcquireTimeout is a TimeoutError; a try writes nothing.
+        """
+        another = coord_factory()
+        election, other = coord.election("chair"), another.election("chair")
+        assert another.session.alive
+        with election.campaign(b"me"):
+            seen = coord.kv.put("/unrelated", b"")
+            with pytest.raises(coordkit.AcquireTimeout):
+                other.campaign(b"other", timeout=0)
+            assert coord.kv.put("/unrelated", b"") == seen + 1
+            with pytest.raises(TimeoutError):
+                other.campaign(b"other", timeout=0.05)
+
+            wait_until(lambda: len(election.contenders()) == 1, what="the withdrawal")
+        coord.kv.delete("/unrelated")
+        other.campaign(b"other", timeout=0).resign()
+
+    def test_cancel_ends_all_that_waits(self, coord):
+        """
+        Campaigns, observations, runs, and the wait of a leader, who goes on to lead.
+        """
+        election = coord.election("chair")
+        leadership = election.campaign(b"me")
+        waiting = stand(election, b"other")
+        observing = Campaign(lambda: list(election.observe()))
+        running = Campaign(election.run, lambda leadership: "never")
+        wait_until(lambda: len(election.contenders()) == 3, what="both candidacies")
+        stopping = Campaign(leadership.wait)
+
+        election.cancel()
+
+        with pytest.raises(coordkit.Cancelled):
+            waiting.end()
+        assert [leader.value for leader in observing.end()] in ([b"me"], [])
+        assert running.end() is None
+        assert stopping.end() is True
+        leadership.check()
+        wait_until(lambda: len(election.contenders()) == 1, what="the withdrawals")
+        leadership.resign()
+
+    def test_a_candidate_whose_key_is_deleted_stands_again(self, coord):
+        """
+        It never takes office without a key of its own.
+        """
+        election = coord.election("chair")
+        leadership = election.campaign(b"me")
+        waiting = stand(election, b"other")
+        doomed = election.contenders()[1]
+
+        coord.kv.delete(doomed.key)
+        wait_until(lambda: len(election.contenders()) == 2, what="another candidacy")
+        leadership.resign()
+
+        heir = waiting.end()
+        assert heir.fence > doomed.fence
+        assert election.leader().fence == heir.fence
+        heir.resign()
+
+
+class TestLoss:
+    def test_a_deposed_leader_is_told_though_its_session_lives(self, coord, watcher):
+        """
+        Somebody deletes its key: `lost`, `check` and `wait` tell, guarded writes fail, the next one leads.
+        """
+        election = coord.election("chair")
+        leadership = election.campaign(b"me")
+        told = Campaign(leadership.wait)
+
+        assert coord.kv.delete(leadership.key)
+
+        assert told.end() is True
+        assert leadership.lost.wait(10)
+        with pytest.raises(coordkit.LockLost, match="deleted at revision"):
+            leadership.check()
+        assert leadership.remaining() == 0
+        assert not leadership.txn().commit().succeeded
+        with pytest.raises(coordkit.LockLost):
+            leadership.proclaim(b"still me")
+        with pytest.raises(coordkit.LockLost):
+            leadership.resign()
+        assert coord.session.alive
+        election.campaign(b"again", timeout=10).resign()
+
+    def test_a_leader_loses_with_its_session(self, coord, coord_factory):
+        """
+        And the next candidate leads.
+        """
+        witness = coord_factory()
+        leadership = coord.election("chair").campaign(b"me")
+        heir = stand(witness.election("chair"), b"heir")
+
+        expire(coord.session, witness)
+
+        assert leadership.lost.wait(10)
+        with pytest.raises(coordkit.LockLost), leadership:
+            pass
+        heir.end().resign()
+
+    def test_a_loss_is_a_note_on_an_exception_that_is_on_its_way(self, coord):
+        """
+        Which is not replaced by it.
+        """
+        with pytest.raises(ZeroDivisionError) as raised, coord.election("chair").campaign() as leadership:
+            coord.kv.delete(leadership.key)
+            assert leadership.lost.wait(10)
+            raise ZeroDivisionError
+
+        assert any("was lost" in note for note in raised.value.__notes__)
+
+
+class TestProclaim:
+    def test_all_are_told_of_another_value(self, coord):
+        """
+        The place in line stays, and so does the lease.
+        """
+        election = coord.election("chair")
+        with election.campaign(b"one") as leadership:
+            revision = leadership.proclaim(b"two")
+
+            leader = election.leader()
+            assert (leader.value, leader.fence, leader.revision) == (b"two", leadership.fence, revision)
+            assert leader.lease == coord.session.lease_id
+
+    def test_a_late_copy_does_not_undo_a_newer_one(self, coord, monkeypatch):
+        """
+        What got no answer may be applied until the next proclamation, never after it.
+        """
+        election = coord.election("chair")
+        with election.campaign(b"one") as leadership:
+            late = lose_replies(monkeypatch, coord, apply=False)
+            with pytest.raises(coordkit.Unavailable) as raised:
+                leadership.proclaim(b"two", timeout=0.3)
+            assert raised.value.outcome is coordkit.Outcome.UNKNOWN
+            monkeypatch.undo()
+
+            leadership.proclaim(b"three")
+            assert [coord.client.txn(request, coord.client.deadline(5)).succeeded for request in late] == [
+                False
+            ] * len(late)
+
+            assert election.leader().value == b"three"
+
+    def test_one_that_was_applied_without_an_answer_is_found_out(self, coord, monkeypatch):
+        """
+        The call says so; and the next proclamation stands on it.
+        """
+        election = coord.election("chair")
+        with election.campaign(b"one") as leadership:
+            lose_replies(monkeypatch, coord, apply=True, times=1)
+            revision = leadership.proclaim(b"two")
+            assert (election.leader().value, election.leader().revision) == (b"two", revision)
+
+            lose_replies(monkeypatch, coord, apply=True)
+            with pytest.raises(coordkit.Unavailable):
+                leadership.proclaim(b"three", timeout=0.3)
+            monkeypatch.undo()
+            assert election.leader().value == b"three"
+            leadership.proclaim(b"four")
+
+            assert election.leader().value == b"four"
+
+
+def lose_replies(
+    monkeypatch: pytest.MonkeyPatch, coord: coordkit.Coordinator, apply: bool, times: int = 1000
+) -> list[Any]:
+    """The next transactions are applied, or not, but never answered; returns those that were sent."""
+    answer, sent = coord.client.txn, []
+
+    def txn(request: Any, deadline: Any) -> Any:
+        if len(sent) >= times:
+            return answer(request, deadline)
+        sent.append(request)
+        if apply:
+            answer(request, deadline)
+        raise errors.Unavailable("the reply was lost", errors.Outcome.UNKNOWN)
+
+    monkeypatch.setattr(coord.client, "txn", txn)
+    return sent
+
+
+class TestObserve:
+    def test_each_leader_each_value_and_nobody(self, coord, coord_factory, watcher):
+        """
+        In order, without a wrong one in between, also by a process that has no session.
+        """
+        looking = coord_factory()
+        election = coord.election("chair")
+        watching = watcher(looking.election("chair"))
+        watching.wait_for(None)
+
+        first = election.campaign(b"1")
+        watching.wait_for(None, b"1")
+        second, third = stand(election, b"2"), stand(election, b"3")
+        first.proclaim(b"1b")
+        watching.wait_for(None, b"1", b"1b")
+        first.resign()
+        second.end().resign()
+        third.end().resign()
+
+        watching.wait_for(None, b"1", b"1b", b"2", b"3", None)
+        assert not coord.kv.range(f"/{looking.settings.namespace}/session/")[1:]
+
+    def test_a_younger_candidate_is_never_taken_for_the_leader(self, coord, coord_factory, watcher):
+        """
+        One that proclaims in the middle of the line, or leaves it, is no change of leaders.
+        """
+        election = coord.election("chair")
+        leadership = election.campaign(b"leader")
+        watching = watcher(coord_factory().election("chair"))
+        watching.wait_for(b"leader")
+        prefix = leadership.key.rpartition(b"/")[0]
+
+        coord.kv.put(prefix + b"/1", b"younger")
+        coord.kv.put(prefix + b"/1", b"louder")
+        coord.kv.delete(prefix + b"/1")
+        leadership.proclaim(b"leader still")
+
+        watching.wait_for(b"leader", b"leader still")
+        leadership.resign()
+
+    def test_time_is_up(self, coord):
+        """
+        Then the iteration ends.
+        """
+        assert list(coord.election("chair").observe(timeout=0.2)) == [None]
+
+    def test_a_dropped_iterator_ends_its_watch_at_the_next_event(self, coord):
+        """
+        Nothing is told to nobody for ever.
+        """
+        election = coord.election("chair")
+        for leader in election.observe():
+            assert leader is None
+            break
+        watches = coord._link.watcher._live
+        assert len(watches) >= 1
+        before = len(watches)
+
+        with election.campaign(b"me"):
+            wait_until(lambda: len(coord._link.watcher._live) <= before + 1, what="the end of the watch")
+
+
+class TestRun:
+    def test_what_the_leader_returned_is_returned(self, coord):
+        """
+        Once it was leader to the end; it resigned.
+        """
+        election = coord.election("chair")
+
+        assert election.run(lambda leadership: leadership.fence, b"me") > 0
+
+        assert election.leader() is None
+
+    def test_after_a_loss_it_campaigns_again(self, coord, coord_factory):
+        """
+        Deposed, or with its session gone, whether the function returns or lets the loss pass.
+        """
+        witness = coord_factory()
+        fences = []
+
+        def lead(leadership: coordkit.Leadership) -> str:
+            fences.append(leadership.fence)
+            if len(fences) == 1:
+                witness.kv.delete(leadership.key)
+                leadership.wait()
+                leadership.check()
+            if len(fences) == 2:
+                leases.revoke(witness.client, coord.session.lease_id, witness.client.deadline(5))
+                assert leadership.wait(10)
+            return "done"
+
+        assert coord.election("chair").run(lead) == "done"
+
+        assert len(fences) == 3 and sorted(fences) == fences
+
+    def test_another_error_is_the_callers(self, coord):
+        """
+        After a resignation.
+        """
+        election = coord.election("chair")
+
+        with pytest.raises(ZeroDivisionError):
+            election.run(lambda leadership: 1 / 0)
+
+        assert election.leader() is None
+
+    def test_cancel_tells_the_leader_to_stop(self, coord):
+        """
+        `wait` returns True; what the function returns is returned.
+        """
+        election = coord.election("chair")
+
+        def lead(leadership: coordkit.Leadership) -> str:
+            while not leadership.wait(60):
+                pass
+            return "stopped"
+
+        running = Campaign(election.run, lead)
+        wait_until(election.leader, what="a leader")
+        election.cancel()
+
+        assert running.end() == "stopped"
+
+    def test_a_session_of_the_callers_is_not_replaced(self, coord):
+        """
+        SessionLost says so.
+        """
+        session = coord.new_session()
+        election = coordkit.Election(session, "chair")
+
+        def lead(leadership: coordkit.Leadership) -> None:
+            expire(session, coord)
+            leadership.wait()
+
+        with pytest.raises(coordkit.SessionLost):
+            election.run(lead)
+
+
+class TestNames:
+    def test_a_prefix_as_it_is(self, coord, namespace):
+        """
+        With a slash behind it.
+        """
+        election = coordkit.Election.at(coord.session, f"/{namespace}/mine")
+
+        with election.campaign() as leadership:
+            assert leadership.key.startswith(f"/{namespace}/mine/{coord.session.lease_id:016x}-".encode())
+
+    @pytest.mark.parametrize("prefix", ["", b"bytes", "\udc80"])
+    def test_no_prefix(self, coord, prefix):
+        """
+        What cannot be one is refused.
+        """
+        with pytest.raises(coordkit.InvalidName):
+            coordkit.Election.at(coord.session, prefix)
