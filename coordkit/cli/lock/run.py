@@ -1,26 +1,175 @@
-"""`coordkit lock run`: hold a lock while a command runs."""
+"""`coordkit lock run`: hold a lock while a command runs, and not a moment less."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import os
+import shlex
+import typing
 
-from coordkit.cli import failure, options
+import coordkit
+from coordkit import errors
+from coordkit.cli import failure, keeper, launch, options, signals, supervisor
+from coordkit.cli.voice import Voice
+from coordkit.deadline import Deadline, boottime
 
 _SUMMARY = "hold a lock while a command runs"
 _EXAMPLES = """\
-example:
-  coordkit lock run nightly -n -- ./report.sh"""
+examples:
+  coordkit lock run nightly -n -- ./report.sh --all     do nothing if it runs elsewhere
+  coordkit lock run deploy -w 60 -- make deploy         wait a minute at most
+  coordkit lock run shell -- bash                       what you type there is protected
+
+What stands behind -- is started without a shell, with COORDKIT_LOCK_NAME, _KEY, _FENCE and _LEASE set.
+When the lock is lost the command is ended: TERM a grace before the lease runs out, KILL when it does.
+
+exit status: the command's, or 128 + the signal that ended it; 75 not acquired (-E); 76 lost; 69 no etcd;
+2 usage; 126 no program; 127 not found"""
+
+_GRACE_PART = 5  # of the TTL, by default
+_VARIABLES = "COORDKIT_LOCK_"
 
 
-def register(group: Any) -> None:
+class LockLike(supervisor.Hold, typing.Protocol):
+    """What `run` needs of a lock."""
+
+    @property
+    def fence(self) -> int: ...
+
+    @property
+    def key(self) -> bytes: ...
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+def register(group: typing.Any) -> None:
     """Add `lock run`."""
     parser = options.command(group, "run", _SUMMARY, _EXAMPLES, run)
+    parser.usage = "coordkit lock run NAME [options] -- COMMAND..."
     parser.add_argument("name", metavar="NAME", help="of the lock")
+    wait = parser.add_mutually_exclusive_group()
+    wait.add_argument("-n", "--no-wait", action="store_true", help="do not wait for it")
+    wait.add_argument("-w", "--wait", type=options.duration, metavar="SEC", help="wait so long at most")
+    ttl = "of the lease: free so long after a crash; 10"
+    parser.add_argument("--ttl", type=options.positive, metavar="SEC", help=ttl)
+    grace = "from TERM to KILL when it is being lost; a fifth of the TTL"
+    parser.add_argument("--grace", type=options.duration, metavar="SEC", help=grace)
+    conflict = "the exit status when it was not acquired; 75"
+    parser.add_argument("-E", "--conflict-exit-code", type=_status, metavar="CODE", help=conflict)
+    parser.set_defaults(conflict_exit_code=failure.NOT_ACQUIRED)
+    on_lost = "also run when it is lost; split into words as a shell does"
+    parser.add_argument("--on-lost", metavar="CMD", help=on_lost)
+    parser.add_argument("--json", action="store_true", help="say what happens as JSON, one object a line")
     options.connection(parser)
     options.speech(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Acquire, run, release."""
-    raise failure.CommandFailed("not there yet")
+    if not arguments.child:
+        raise failure.CommandFailed("there is no command: put it behind --", failure.USAGE)
+    on_lost = _words(arguments.on_lost)
+    options.listen(arguments)
+    try:
+        launch.check_command(arguments.child[0])
+        with signals.Inbox() as inbox:
+            status, end = _Run(arguments, inbox, on_lost).run()
+    except launch.CannotRun as error:
+        raise failure.CommandFailed(str(error), error.status) from error
+    except signals.Signalled as ended:
+        return supervisor.BY_SIGNAL + ended.number
+    if end is not None and end.interrupted:
+        # As without us: a script around us ends, too, for its shell sees that Ctrl-C ended what it ran.
+        signals.die_of(status - supervisor.BY_SIGNAL, end.was_lent)
+    return status
+
+
+class _Run:
+    """One run."""
+
+    def __init__(self, arguments: argparse.Namespace, inbox: signals.Inbox, on_lost: list[str]) -> None:
+        self._arguments = arguments
+        self._inbox = inbox
+        self._on_lost = on_lost
+        self._voice = Voice(arguments)
+        self._what = f"lock {arguments.name!r}"
+
+    def run(self) -> tuple[int, supervisor.End | None]:
+        """The exit status, and how the command ended if there was one."""
+        deadline = Deadline.after(0.0 if self._arguments.no_wait else self._arguments.wait)
+        guard = keeper.Keeper()
+        try:
+            with options.connect(self._arguments) as coord:
+                grace_s = self._grace_s(coord)
+                lock: LockLike = coord.lock(self._arguments.name)
+                if not self._acquire(lock, deadline):
+                    return self._arguments.conflict_exit_code, None
+                plan = supervisor.Plan(self._arguments.child, self._environment(lock), grace_s, self._on_lost)
+                end = supervisor.Supervisor(self._inbox, guard, self._voice, lock, plan).run()
+                return self._release(lock, end), end
+        finally:
+            guard.end()
+
+    def _grace_s(self, coord: coordkit.Coordinator) -> float:
+        ttl_s = coord.settings.terms.ttl_s
+        given: float | None = self._arguments.grace
+        if given is not None and given > ttl_s / 2:
+            text = f"--grace must be at most half of the TTL, which is {ttl_s} s"
+            raise failure.CommandFailed(text, failure.USAGE)
+        return ttl_s / _GRACE_PART if given is None else given
+
+    def _acquire(self, lock: LockLike, deadline: Deadline) -> bool:
+        self._voice.tell("waiting", f"{self._what}: acquiring it")
+        since_s = boottime()
+        while True:
+            try:
+                acquired = lock.acquire(timeout=deadline.remaining() if deadline.at_s < float("inf") else -1)
+                break
+            except errors.SessionLost as error:
+                self._voice.tell("again", f"{self._what}: {error}; standing in line anew")
+        waited_s = round(boottime() - since_s, 3)
+        if acquired:
+            text = f"{self._what}: acquired with fence {lock.fence}"
+            self._voice.tell("acquired", text, fence=lock.fence, waited_s=waited_s)
+        else:
+            self._voice.warn("not acquired", f"{self._what} was not acquired: it is held", waited_s=waited_s)
+        return acquired
+
+    def _environment(self, lock: LockLike) -> dict[str, str]:
+        lease, _, _ = lock.key.rpartition(b"/")[2].partition(b"-")
+        words = {"NAME": self._arguments.name, "KEY": os.fsdecode(lock.key), "FENCE": str(lock.fence)}
+        words["LEASE"] = os.fsdecode(lease)
+        return {**os.environ, **{f"{_VARIABLES}{name}": word for name, word in words.items()}}
+
+    def _release(self, lock: LockLike, end: supervisor.End) -> int:
+        """The exit status."""
+        if end.lost:
+            return failure.LOST
+        certain_until_s = boottime() + lock.remaining()
+        try:
+            lock.release()
+        except errors.LockLost as error:
+            if boottime() < certain_until_s:
+                text = f"{self._what} was lost while the command ran: {error}"
+                self._voice.warn("lost", text, reason=str(error))
+                return failure.LOST
+            # It was held until the command ended; etcd did not answer since.
+            self._voice.warn("not released", f"{self._what}: not released, its lease runs out: {error}")
+        self._voice.tell("released", f"{self._what}: the command ended with {end.status}", status=end.status)
+        return end.status
+
+
+def _words(text: str | None) -> list[str]:
+    try:
+        return [] if text is None else shlex.split(text)
+    except ValueError as error:
+        raise failure.CommandFailed(f"--on-lost: {error}", failure.USAGE) from error
+
+
+def _status(text: str) -> int:
+    """An exit status."""
+    if not text.isdecimal() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is no exit status from 0 to 255")
+    return int(text)
