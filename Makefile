@@ -2,7 +2,7 @@
 # activated.  PYTHON=/path/to/python chooses the interpreter, TESTS="tests/test_x.py -k name" what is run.
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all check fix bench soak docs clean
+.PHONY: help demo test test-all check fix bench bench-peers soak docs clean
 
 # What an active environment exports would reach into ours.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV __PYVENV_LAUNCHER__
@@ -16,6 +16,7 @@ help:
 	@echo "make test-all  the same on every Python 3.10 to 3.13 found"
 	@echo "make check     ruff, mypy --strict, import arrows; make fix mends what ruff can"
 	@echo "make bench     benchmarks on a private etcd;  make soak: long runs with faults"
+	@echo "make bench-peers  the locks of Go, kazoo, Redis clients and others, beside ours"
 	@echo "make docs      the manual, into build/docs;  make clean: removes all that was built"
 
 demo:
@@ -44,6 +45,11 @@ bench:
 	$(environment) bench
 	@$(bin)/coordkit bench wire
 	@$(bin)/coordkit bench lock
+
+bench-peers:
+	$(environment) bench
+	@$(bin)/python -I tools/environment.py .venvs/peers peers
+	@.venvs/peers/bin/python -m benchmarks.peers
 
 soak:
 	$(environment) test

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import coordkit
@@ -37,16 +37,24 @@ class Worker:
     """One child process, seen from its parent."""
 
     def __init__(
-        self, name: str, role: str, settings: Mapping[str, Any], folder: pathlib.Path, patched: bool
+        self,
+        name: str,
+        role: str,
+        settings: Mapping[str, Any],
+        folder: pathlib.Path,
+        patched: bool,
+        program: Sequence[str] = (),
     ) -> None:
         self.name = name
         self._log = folder / f"{name}.log"
-        # gevent.monkey patches before it runs the module, so before anything of ours is imported.
-        python = ["-m", "gevent.monkey", "--module"] if patched else ["-m"]
-        settings = {**settings, "patched": patched}
+        if not program:
+            # gevent.monkey patches before it runs the module, so before anything of ours is imported.
+            python = ["-m", "gevent.monkey", "--module"] if patched else ["-m"]
+            program = [sys.executable, *python, "coordkit.cli.bench.worker"]
+            settings = {**settings, "patched": patched}
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, *python, "coordkit.cli.bench.worker", role, json.dumps(settings)],
+                [*program, role, json.dumps(settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -127,9 +135,19 @@ class Crew:
         self._tick = tick
         self._workers: list[Worker] = []
 
-    def hire(self, name: str, role: str, settings: Mapping[str, Any], patched: bool = False) -> Worker:
-        """Start a worker, under gevent's patches if wanted; `ready` waits for it."""
-        worker = Worker(name, role, settings, self._folder, patched)
+    def hire(
+        self,
+        name: str,
+        role: str,
+        settings: Mapping[str, Any],
+        patched: bool = False,
+        program: Sequence[str] = (),
+    ) -> Worker:
+        """Start a worker, under gevent's patches if wanted, or another program that answers the same orders.
+
+        `ready` waits for it.
+        """
+        worker = Worker(name, role, settings, self._folder, patched, program)
         self._workers.append(worker)
         return worker
 

@@ -1,0 +1,108 @@
+"""Who is compared, what each promises, and whether it can be had on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import attrs
+
+from benchmarks.peers import servers
+
+OURS = "coordkit"
+GO_FOLDER = pathlib.Path(__file__).parent / "go"
+GO_PATH = "/usr/share/gocode"
+
+
+@attrs.frozen
+class Peer:
+    """One client, on one kind of server."""
+
+    name: str
+    server: str  # "etcd", "zookeeper" or "redis"
+    role: str  # of a worker process; Go's where `go` is set
+    promise: str
+    fenced: bool  # whether its order can be judged, not only its exclusion
+    module: str = ""  # what must be importable
+    go: bool = False
+    modes: tuple[str, ...] = ("processes", "threads")
+
+
+_GUARDED = "fair, fenced, guarded"
+_HERE = "benchmarks.peers.mutexes:"
+LOCKS = (
+    Peer(OURS, "etcd", "contenders", _GUARDED, True, modes=("processes", "threads", "greenlets")),
+    Peer("Go concurrency.Mutex", "etcd", "mutex", _GUARDED, True, go=True),
+    Peer("kazoo Lock", "zookeeper", f"{_HERE}Kazoo", "fair", True, "kazoo"),
+    Peer("etcdctl lock", "etcd", f"{_HERE}Etcdctl", "fair", False, modes=("processes",)),
+    Peer("etcd3 Lock", "etcd", f"{_HERE}Etcd3", "unfair", False, "etcd3"),
+    Peer("tooz etcd3gw", "etcd", f"{_HERE}Tooz", "unfair", False, "tooz"),
+    Peer("redis-py Lock", "redis", f"{_HERE}RedisPy", "unfair, one server", False, "redis"),
+    Peer("python-redis-lock", "redis", f"{_HERE}PythonRedisLock", "unfair, one server", False, "redis_lock"),
+)
+
+
+def why_not(peer: Peer) -> str | None:
+    """What is missing on this machine; None when nothing is."""
+    if peer.module and importlib.util.find_spec(peer.module) is None:
+        return f"the Python package that brings {peer.module} is not installed"
+    if peer.name == "etcdctl lock" and not etcdctl():
+        return "no etcdctl"
+    if peer.go:
+        try:
+            go_program()
+        except servers.Missing as missing:
+            return str(missing)
+    return None
+
+
+def etcdctl() -> str | None:
+    """The packaged one, else the one on PATH."""
+    return shutil.which("etcdctl", path=os.path.dirname(sys.executable)) or shutil.which("etcdctl")
+
+
+def go_program() -> str:
+    """Our Go program, built if it is not there or older than its source.
+
+    Raises:
+        servers.Missing: It cannot be built here.
+
+    Cost: half a minute the first time.
+    """
+    program = pathlib.Path(__file__).parents[2] / "build" / "peer-go"
+    sources = sorted(GO_FOLDER.glob("*.go"))
+    newest = max(source.stat().st_mtime for source in sources)
+    if program.exists() and program.stat().st_mtime > newest:
+        return str(program)
+    go = shutil.which("go")
+    if go is None or not pathlib.Path(GO_PATH, "src/go.etcd.io/etcd/clientv3").exists():
+        raise servers.Missing("no Go client of etcd: Debian's golang-go and golang-etcd-server-dev bring it")
+    program.parent.mkdir(exist_ok=True)
+    path = os.pathsep.join([GO_PATH, str(program.parent / "gopath")])
+    done = subprocess.run(
+        [go, "build", "-o", str(program), "."],
+        cwd=GO_FOLDER,
+        env={**os.environ, "GO111MODULE": "off", "GOPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise servers.Missing(f"the Go program does not build: {done.stderr.strip().splitlines()[-1]}")
+    return str(program)
+
+
+def served(stack: contextlib.ExitStack, kinds: set[str], missing: dict[str, str]) -> dict[str, str]:
+    """Start the servers of other kinds than etcd; `host:port` by kind, and in `missing` why there is none."""
+    starts = {"zookeeper": servers.zookeeper, "redis": servers.redis}
+    found = {}
+    for kind in sorted(kinds & starts.keys()):
+        try:
+            found[kind] = stack.enter_context(starts[kind]())
+        except servers.Missing as error:
+            missing[kind] = str(error)
+    return found

@@ -1,0 +1,133 @@
+"""Tables, a plot and a JSON document of a run beside peers."""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+from typing import Any
+
+import attrs
+
+from benchmarks.peers.lineup import OURS
+from benchmarks.peers.rounds import Standing
+from coordkit.cli import terminal
+from coordkit.cli.bench import figures, machine
+from coordkit.cli.bench.contention import Plan
+
+SCHEMA = "coordkit-bench-peers/1"
+_COLUMNS = ("", "promise", "holds/s", "ours is", "hand-over p50, ms", "p99, ms", "Jain", "CPU a hold, us")
+
+
+@attrs.frozen
+class Report:
+    """One run: every scenario with the standings of its peers, and who is missing, with the reason."""
+
+    what: str
+    etcd: str
+    plan: Plan
+    results: dict[str, list[Standing]]
+    skipped: dict[str, str]
+    load: float
+
+    def show(self) -> None:
+        """Tables on standard output."""
+        for scenario, standings in self.results.items():
+            rows = [_row(one, ratio(standings, one)) for one in standings if one.rounds and not one.failure]
+            title = f"{self.what}, {scenario}: etcd {self.etcd}, median of {self.plan.repeats} rounds"
+            terminal.Table(title, _COLUMNS, rows).show()
+            for one in standings:
+                if one.failure:
+                    print(f"{one.peer.name}: out after {len(one.rounds)} rounds: {one.failure}")
+        for name, why in self.skipped.items():
+            print(f"{name}: not measured: {why}")
+        if warning := machine.busy(self.load):
+            print(warning)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": machine.facts(self.load),
+            "etcd": self.etcd,
+            "plan": attrs.asdict(self.plan),
+            "skipped": self.skipped,
+            "scenarios": {
+                name: [_standing(one, ratio(standings, one)) for one in standings]
+                for name, standings in self.results.items()
+            },
+        }
+
+
+def ratio(standings: list[Standing], peer: Standing) -> figures.Spread | None:
+    """Our rate by the peer's, round by round."""
+    ours = next((one for one in standings if one.peer.name == OURS), None)
+    if ours is None or ours is peer:
+        return None
+    pairs = zip(ours.rounds, peer.rounds, strict=False)
+    ratios = [a["acquisitions_per_s"] / b["acquisitions_per_s"] for a, b in pairs if b["acquisitions_per_s"]]
+    return figures.Spread.of(ratios) if ratios else None
+
+
+def _row(one: Standing, times: figures.Spread | None) -> list[str]:
+    found = one.summary()
+
+    def cell(name: str, form: str, scale: float = 1.0) -> str:
+        return form.format(found[name].median * scale) if name in found else "-"
+
+    return [
+        one.peer.name,
+        one.peer.promise,
+        cell("acquisitions_per_s", "{:,.0f}"),
+        f"{times.median:.1f}x ({times.low:.1f} to {times.high:.1f})" if times else "",
+        cell("hand_over_p50_us", "{:.2f}", 1e-3),
+        cell("hand_over_p99_us", "{:.2f}", 1e-3),
+        cell("jain", "{:.2f}"),
+        cell("client_cpu_us", "{:,.0f}"),
+    ]
+
+
+def _standing(one: Standing, times: figures.Spread | None) -> dict[str, Any]:
+    return {
+        "peer": one.peer.name,
+        "server": one.peer.server,
+        "promise": one.peer.promise,
+        "judged_by": "fences" if one.peer.fenced else "the clock",
+        "holds": one.holds,
+        "failure": one.failure,
+        "summary": {name: attrs.asdict(spread) for name, spread in one.summary().items()},
+        "ours_by_this": attrs.asdict(times) if times else None,
+        "rounds": one.rounds,
+    }
+
+
+def plot(report: Report, path: pathlib.Path) -> None:
+    """Holds per second of every peer, scenario by scenario, on a logarithmic scale."""
+    try:
+        import matplotlib
+    except ImportError:
+        print("no plot: matplotlib is not installed")
+        return
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    names = list(dict.fromkeys(one.peer.name for standings in report.results.values() for one in standings))
+    figure, axes = pyplot.subplots(figsize=(10, 5))
+    width = 0.8 / max(1, len(names))
+    for number, name in enumerate(names):
+        heights = [_rate(standings, name) for standings in report.results.values()]
+        places = [index + (number - len(names) / 2 + 0.5) * width for index in range(len(heights))]
+        axes.bar(places, heights, width, label=name, color=f"C{number}" if name != OURS else "black")
+    axes.set_xticks(range(len(report.results)), list(report.results))
+    axes.set_yscale("log")
+    axes.set_ylabel("holds per second")
+    axes.set_title(f"One lock, closed loop; etcd {report.etcd}, median of {report.plan.repeats} rounds")
+    axes.legend(fontsize="small", ncols=2)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def _rate(standings: list[Standing], name: str) -> float:
+    one = next((each for each in standings if each.peer.name == name and not each.failure), None)
+    found = one.summary() if one else {}
+    return found["acquisitions_per_s"].median if "acquisitions_per_s" in found else 0.0

@@ -1,0 +1,135 @@
+"""Rounds of contention, peer after peer in each, so that all share the machine's moods.
+
+Every round of a peer is judged: by the order of its fences where it has some, else by the clock alone. A peer
+that breaks a rule, dies or falls silent is out from then on, with the reason: only completed work counts.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import pathlib
+import secrets
+import tempfile
+from collections.abc import Callable
+
+import attrs
+
+from benchmarks.peers.lineup import Peer, go_program
+from coordkit.cli import terminal
+from coordkit.cli.bench import contention, figures
+from coordkit.cli.bench.crew import Crew, Worker, WorkerDied
+from coordkit.testing import checkers
+from coordkit.testing.history import Kind, Operation, Result, Rule, clock_ns
+
+_HEAD_START_NS = 100_000_000
+_PATIENCE_S = 40.0
+
+
+@attrs.define
+class Standing:
+    """What one peer has done in one scenario."""
+
+    peer: Peer
+    rounds: list[figures.Figures] = attrs.Factory(list)
+    holds: int = 0
+    failure: str | None = None
+
+    def summary(self) -> dict[str, figures.Spread]:
+        return figures.summary(self.rounds)
+
+
+class Contest:
+    """All peers of one scenario, each with its workers, which wait between their rounds."""
+
+    def __init__(
+        self, peers: list[Peer], where: dict[str, str], scenario: contention.Scenario, plan: contention.Plan
+    ) -> None:
+        self._where, self._scenario, self._plan = where, scenario, plan
+        self.standings = [Standing(peer) for peer in peers if scenario.mode in peer.modes]
+        self._stack = contextlib.ExitStack()
+        self._folder = pathlib.Path(
+            self._stack.enter_context(tempfile.TemporaryDirectory(prefix="coordkit-peers-"))
+        )
+        self._crews: dict[str, tuple[Crew, list[Worker]]] = {}
+
+    def run(self, progress: terminal.Progress) -> list[Standing]:
+        """Every repeat of every peer."""
+        with self._stack:
+            for standing in self.standings:
+                progress.begin(f"{self._scenario.name}: {standing.peer.name}, starting")
+                self._attempt(standing, self._hire)
+            for number in range(self._plan.repeats):
+                for standing in self.standings:
+                    if standing.failure is None:
+                        expected_s = self._plan.warm_up_s + self._plan.seconds
+                        progress.begin(f"{self._scenario.name}: {standing.peer.name}", expected_s)
+                        self._attempt(standing, lambda one, number=number: self._round(one, number))
+                progress.end(f"round {number + 1} of {self._plan.repeats}")
+        return self.standings
+
+    def _attempt(self, standing: Standing, action: Callable[[Standing], None]) -> None:
+        try:
+            action(standing)
+        except WorkerDied as error:
+            standing.failure = str(error).splitlines()[0]
+
+    def _hire(self, standing: Standing) -> None:
+        peer = standing.peer
+        folder = self._folder / peer.name.replace(" ", "-")
+        folder.mkdir()
+        crew = self._stack.enter_context(Crew(folder))
+        where = self._where[peer.server] if peer.name != "coordkit" else self._where["url"]
+        name = f"bench-{secrets.token_hex(4)}"
+        settings = {"url": where, "name": name, "hold_s": self._plan.hold_s}
+        program: tuple[str, ...] = ()
+        if peer.go:
+            program = (go_program(),)
+            settings = {"endpoint": where, "name": f"/{name}/", "hold_s": self._plan.hold_s}
+        patched = self._scenario.mode == "greenlets"
+        workers = [
+            crew.hire(f"{number}", peer.role, {**settings, "labels": labels}, patched, program)
+            for number, labels in enumerate(self._scenario.teams())
+        ]
+        crew.ready()
+        self._crews[peer.name] = crew, workers
+
+    def _round(self, standing: Standing, number: int) -> None:
+        crew, workers = self._crews[standing.peer.name]
+        start_ns = clock_ns() + _HEAD_START_NS
+        measure_ns = start_ns + round(self._plan.warm_up_s * 1e9)
+        window = figures.Window(measure_ns, measure_ns + round(self._plan.seconds * 1e9))
+        paths = {worker: self._folder / f"{number}-{id(worker)}.jsonl" for worker in workers}
+        moments = {"start_ns": start_ns, "measure_ns": measure_ns, "until_ns": window.end_ns}
+        orders = {worker: {**moments, "history_path": str(path)} for worker, path in paths.items()}
+        spent: collections.Counter[str] = collections.Counter()
+        for answer in crew.work(orders, self._plan.warm_up_s + self._plan.seconds + _PATIENCE_S):
+            spent.update(answer)
+
+        operations = contention.load_all(paths.values())
+        if not standing.peer.fenced:
+            operations = ranked(operations)
+        verdict = checkers.check_lock(operations)
+        broken = [each for each in verdict.violations if standing.peer.fenced or each.rule is Rule.CLOCK]
+        if broken:
+            standing.failure = f"{len(broken)} violations: {broken[0].why}"
+            return
+        times = figures.lock_times(checkers.holds_of(operations), window)
+        found = figures.lock_figures(times, self._scenario.contenders)
+        standing.rounds.append({**found, **figures.costs(spent, found["acquisitions"], verdict.holds)})
+        standing.holds += verdict.holds
+
+
+def ranked(operations: list[Operation]) -> list[Operation]:
+    """Holds without fences, numbered in the order in which they were granted by the clock."""
+    grants = [each for each in operations if each.kind is Kind.ACQUIRE and each.result is Result.OK]
+    ranks = {
+        (each.process, each.contender, each.index): rank
+        for rank, each in enumerate(sorted(grants, key=lambda each: each.completed_ns or 0), 1)
+    }
+
+    def rank(each: Operation) -> int | None:
+        index = each.index if each.kind is Kind.ACQUIRE else each.index - 1
+        return ranks.get((each.process, each.contender, index))
+
+    return [attrs.evolve(each, fence=rank(each)) for each in operations]
