@@ -39,6 +39,8 @@ from coordkit.errors import (
 from coordkit.etcd import etcdrpc, kv
 from coordkit.recipes.election import Candidate, Election, Leadership
 from coordkit.recipes.lock import Lock
+from coordkit.recipes.once import Once
+from coordkit.recipes.slots import Slot, SlotState
 from coordkit.session import Session
 from coordkit.terms import State
 
@@ -66,6 +68,7 @@ __all__ = [
     "Lock",
     "LockLost",
     "NotHeld",
+    "Once",
     "Outcome",
     "PermissionDenied",
     "QueueFull",
@@ -73,6 +76,8 @@ __all__ = [
     "Rejected",
     "Session",
     "SessionLost",
+    "Slot",
+    "SlotState",
     "State",
     "TooLarge",
     "Unauthenticated",

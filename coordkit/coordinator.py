@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import datetime
 import os
 import sys
 import threading
@@ -20,6 +21,7 @@ from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
 from coordkit.recipes import election as elections
 from coordkit.recipes import lock as locks
+from coordkit.recipes import once as onces
 from coordkit.wire import channel as channels
 
 if typing.TYPE_CHECKING:
@@ -203,6 +205,25 @@ class Coordinator:
     def election(self, name: str) -> elections.Election:
         """One leader at a time, and everybody may watch who it is.  Cost: none until it is used."""
         return elections.Election(self._session_by, name, self._link)
+
+    def once(
+        self,
+        name: str,
+        slot: str | datetime.timedelta,
+        retention: float = onces.RETENTION_S,
+        attempts: int = 1,
+    ) -> onces.Once:
+        """One slot of a job, of which all replicas together make one run.
+
+        Args:
+            name: Of the job.
+            slot: Any text that names the run; or a period, as "5m", "1d" or a timedelta: the current one.
+            retention: Seconds for which the slot is remembered.
+            attempts: How often a slot that failed, or whose process died, may be taken in all.
+
+        Cost: none until it is used.
+        """
+        return onces.Once(self._session_by, name, slot, retention, attempts, self._link)
 
     # The end.
 

@@ -264,11 +264,12 @@ class _OwnKey:
         if self._cancelled or self._term.is_lost:
             return
         session = self._term.session
-        request = kv.range_request(self._term.key, limit=1)
+        look = kv.txn_request([], [kv.get(self._term.key)])
         try:
-            reply = session.client.read(request, NEVER.sooner(max(0.1, session.remaining())))
+            result, _ = session.insist(look, NEVER.sooner(max(0.1, session.remaining())))
         except errors.CoordError:
             return  # then the session is at its end, too
-        there = bool(reply.kvs) and reply.kvs[0].create_revision == self._term.fence
-        if not there and not self._cancelled and reply.header.revision >= self._term.fence:
-            self._term.lose(f"its key was gone at revision {reply.header.revision}")
+        found = result.found(0).first
+        there = found is not None and found.create_revision == self._term.fence
+        if not there and not self._cancelled and result.revision >= self._term.fence:
+            self._term.lose(f"its key was gone at revision {result.revision}")

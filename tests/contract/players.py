@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 import coordkit
+from coordkit import errors
 from coordkit.deadline import Deadline
 from coordkit.etcd import lease as leases
 
@@ -76,3 +79,22 @@ def queue_up(lock: coordkit.Lock, *others: coordkit.Lock, **arguments: Any) -> l
 def expire(session: coordkit.Session, witness: coordkit.Coordinator) -> None:
     """End a session as etcd does when its lease runs out."""
     leases.revoke(witness.client, session.lease_id, Deadline.after(5))
+
+
+def lose_replies(
+    monkeypatch: pytest.MonkeyPatch, coord: coordkit.Coordinator, apply: bool, times: int = 1000
+) -> list[Any]:
+    """The next transactions are applied, or not, but never answered; returns those that were sent."""
+    assert coord.session.alive
+    answer, sent = coord.client.txn, []
+
+    def txn(request: Any, deadline: Deadline) -> Any:
+        if len(sent) >= times:
+            return answer(request, deadline)
+        sent.append(request)
+        if apply:
+            answer(request, deadline)
+        raise errors.Unavailable("the reply was lost", errors.Outcome.UNKNOWN)
+
+    monkeypatch.setattr(coord.client, "txn", txn)
+    return sent
