@@ -118,7 +118,8 @@ class TestNames:
         """
         cells = names_in_table("The lock", 1)
         shown = {re.match(r"(?:with lock\.?)?:?(\w*)", cell)[1] for cell in cells} - {""}
-        public = {name for name in vars(coordkit.Lock) if not name.startswith("_")}
+        inherited = {name for kind in coordkit.Lock.__mro__ for name in vars(kind)}
+        public = {name for name in inherited if not name.startswith("_")}
 
         assert shown == public - {"at", "key"}
 

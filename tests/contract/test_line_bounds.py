@@ -206,16 +206,17 @@ class TestRequests:
 
         assert methods(meddler) == [meddling.TXN] * 8  # the releases
 
-    def test_contention_reads_nothing(self, members, meddler, monkeypatch):
+    def test_contention_reads_nothing(self, coord, members, meddler, monkeypatch):
         """
         Who comes back while the line's watch still stands reads nothing, not even once.
         """
         monkeypatch.setattr(waitlist, "LINGER_S", 60.0)
         locks = [member.lock("again") for member in members(4)]
-        locks[0].acquire()
-        waiters = queue_up(*locks[1:])
+        first = coord.lock("again")
+        first.acquire()
+        waiters = queue_up(*locks)  # each waits once: now each has a watch
         wait_until(lambda: all(map(is_settled, waiters)))
-        for lock, waiter in zip(locks, waiters, strict=False):
+        for lock, waiter in zip([first, *locks], waiters, strict=False):
             lock.release()
             waiter.wait_until_held()
         meddler.calls.clear()

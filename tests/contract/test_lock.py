@@ -1,5 +1,6 @@
-"""Lock: the contract of threading.Lock across processes, first come first served; and what it has beyond.
+"""Lock: the contract of threading.Lock across processes, first come first served; and what is its own.
 
+What all lock-likes have in common is in `test_locklikes.py`.
 Where the contract is that of threading.Lock the same test runs on a threading.Lock too.
 """
 
@@ -9,7 +10,6 @@ import copy
 import math
 import pickle
 import threading
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,23 +22,6 @@ from coordkit.etcd import kv
 #: Prefixes of one another, with slashes, with what is encoded, and at the limit.
 NAMES = ["job1", "job10", "job", "a", "a/b", "a/b/c", "/", "//", ".", "..", "\xe4\u20ac", "a b", "%2F", "\0"]
 NAMES += ["x" * 255, "x" * 254]
-
-
-@pytest.fixture
-def crew(coord, etcd, namespace: str) -> Iterator[Callable[..., list[coordkit.Coordinator]]]:
-    """`crew(n)`: n more coordinators in this test's namespace; `coord` checks what they leave behind."""
-    url = f"etcd://{etcd.endpoint}/{namespace}"
-    members: list[coordkit.Coordinator] = []
-
-    def hire(count: int, **settings: Any) -> list[coordkit.Coordinator]:
-        hired = [coordkit.connect(url, **settings) for _ in range(count)]
-        members.extend(hired)
-        return hired
-
-    yield hire
-
-    for member in members:
-        member.close()
 
 
 class TestContractOfThreadingLock:
@@ -206,20 +189,6 @@ class TestContractOfThreadingLock:
 class TestTimeouts:
     """What is our own about them."""
 
-    @pytest.mark.parametrize("timeout", [math.nan, -math.inf, True, False, "5", 1j, b"1"])
-    def test_silly_timeouts_are_refused(self, coord, timeout):
-        """
-        NaN, a bool and what is no number are InvalidValue, which is a ValueError, before anything is sent.
-        """
-        lock = coord.lock("silly")
-
-        with pytest.raises(errors.InvalidValue):
-            lock.acquire(timeout=timeout)
-        with pytest.raises(errors.InvalidValue):
-            lock.within(timeout)
-
-        assert not lock.locked()
-
     @pytest.mark.parametrize("timeout", [None, -1, -1.0, math.inf, 1e300, 10**12])
     def test_for_ever(self, coord, timeout):
         """
@@ -252,26 +221,6 @@ class TestTimeouts:
         lock.release()
         patient.wait_until_held()
         patient.lock.release()
-
-    def test_within(self, coord, crew):
-        """
-        `with lock.within(seconds)` gives the lock, or raises AcquireTimeout, which is a TimeoutError.
-        """
-        (other,) = crew(1)
-        lock = coord.lock("within")
-
-        with lock.within(5) as held:
-            assert held is lock
-            assert lock.held
-            with pytest.raises(TimeoutError) as caught, other.lock("within").within(0.05):
-                pytest.fail("it was held")
-            assert caught.type is errors.AcquireTimeout
-            with pytest.raises(errors.AcquireTimeout), other.lock("within").within(0):
-                pytest.fail("it was held")
-
-        assert not lock.held
-        wait_until(lambda: not lock.locked())
-
 
 class TestOrder:
     """First come, first served."""
@@ -369,31 +318,6 @@ class TestOrder:
 class TestHold:
     """What is known while it is held."""
 
-    def test_what_a_hold_says(self, coord):
-        """
-        held, fence, key, remaining, check and lost speak of this hold, and of nothing when there is none.
-        """
-        lock = coord.lock("says")
-        assert not lock.held
-        assert lock.remaining() == 0.0
-        assert not lock.lost.is_set()
-        for ask in (lambda: lock.fence, lambda: lock.key, lock.check, lock.guard, lock.txn):
-            with pytest.raises(errors.NotHeld):
-                ask()
-
-        with lock:
-            stored = coord.kv.get(lock.key)
-            assert lock.held
-            assert stored is not None and stored.create_revision == lock.fence
-            assert 0 < lock.remaining() <= coord.session.ttl_s
-            lock.check()
-            assert not lock.lost.is_set()
-            assert "not held" not in repr(lock)
-
-        assert not lock.held
-        assert "not held" in repr(lock)
-        assert lock.released_revision > stored.create_revision
-
     def test_a_release_is_no_loss(self, coord):
         """
         `lost` stays unset through a release, although the line's watch tells of the key's deletion.
@@ -409,24 +333,6 @@ class TestHold:
             lock.release()
             assert not lost.is_set()
             assert not lock.lost.is_set()
-
-    def test_a_guarded_write_passes_while_it_is_held(self, coord, namespace):
-        """
-        txn() carries the guard: it commits while the hold lasts, and is refused after the release.
-        """
-        lock = coord.lock("guarded")
-        key = f"/{namespace}/state"
-        with lock:
-            write = lock.txn().then(kv.put(key.encode(), b"mine"))
-            late = lock.txn().then(kv.put(key.encode(), b"late"))
-            guard = lock.guard()
-            assert write.commit().succeeded
-
-        assert not late.commit().succeeded
-        assert not coord.kv.txn().when(*guard).then(kv.put(key.encode(), b"late")).commit().succeeded
-
-        assert coord.kv.get(key).value == b"mine"
-        coord.kv.delete(key)
 
     def test_a_guard_does_not_hold_for_the_next_holder(self, coord, crew, namespace):
         """
@@ -484,85 +390,8 @@ class TestHold:
         coord.kv.delete_prefix(f"{prefix}/")
 
 
-class TestCancel:
-    """cancel() ends the waits of one object."""
-
-    def test_all_waits_of_the_object(self, coord):
-        """
-        Every wait on the object ends with Cancelled and leaves the line; the hold stays.
-        """
-        lock = coord.lock("cancel")
-        lock.acquire()
-        waiters = queue_up(lock, lock, lock)
-
-        lock.cancel()
-
-        for waiter in waiters:
-            assert isinstance(waiter.end().error, errors.Cancelled)
-        wait_until(lambda: len(lock.contenders()) == 1)
-        assert lock.held
-        lock.release()
-
-    def test_only_those_of_the_object(self, coord):
-        """
-        Other objects of the same lock wait on; an acquire after the cancel is not touched.
-        """
-        lock, same = coord.lock("cancel"), coord.lock("cancel")
-        lock.acquire()
-        (ended,), (waiting,) = queue_up(lock), queue_up(same)
-
-        lock.cancel()
-        ended.end()
-        (later,) = queue_up(lock)
-
-        assert waiting.waiting and later.waiting
-        lock.release()
-        waiting.wait_until_held()
-        same.release()
-        later.wait_until_held()
-        lock.release()
-
-    def test_without_waits(self, coord):
-        """
-        Without a wait it does nothing.
-        """
-        lock = coord.lock("idle")
-        lock.cancel()
-
-        with lock:
-            lock.cancel()
-            assert lock.held
-
-
 class TestLoss:
     """Held, then lost."""
-
-    def test_the_session_ends(self, coord, crew, namespace):
-        """
-        Everybody is told: `lost`, check(), release(); waiters get SessionLost; guarded writes are refused.
-        """
-        (other,) = crew(1)
-        lock = other.lock("loss")
-        lock.acquire()
-        (waiter,) = queue_up(other.lock("loss"))
-        write = lock.txn().then(kv.put(f"/{namespace}/state".encode(), b"late"))
-        lost = lock.lost
-
-        expire(other.session, coord)
-
-        assert lost.wait(15)
-        assert not lock.held
-        assert lock.remaining() == 0.0
-        assert lock.lost.is_set()
-        with pytest.raises(errors.LockLost):
-            lock.check()
-        assert not write.commit().succeeded
-        assert isinstance(waiter.end().error, errors.SessionLost)
-        with pytest.raises(errors.LockLost) as caught:
-            lock.release()
-        assert caught.value.since
-        with pytest.raises(errors.NotHeld):
-            lock.release()
 
     def test_the_next_acquire_opens_another_session(self, coord, crew):
         """
@@ -585,30 +414,6 @@ class TestLoss:
         lock.release()
         with pytest.raises(errors.LockLost):
             lock.release()
-
-    def test_an_error_on_its_way_carries_the_loss_as_a_note(self, coord, crew):
-        """
-        `with` does not replace the block's own exception: the loss is noted on it.
-        """
-        (other,) = crew(1)
-        lock = other.lock("note")
-
-        with pytest.raises(ZeroDivisionError) as caught, lock:
-            expire(other.session, coord)
-            assert lock.lost.wait(15)
-            _ = 1 // 0
-
-        assert any("lost" in note for note in caught.value.__notes__)
-
-    def test_without_another_error_with_raises_it(self, coord, crew):
-        """
-        A block that ends well under a lost lock did not end well.
-        """
-        (other,) = crew(1)
-        lock = other.lock("with")
-
-        with pytest.raises(errors.LockLost), lock:
-            expire(other.session, coord)
 
     def test_a_lost_hold_never_releases_anothers(self, coord, crew):
         """
@@ -673,18 +478,6 @@ class TestLoss:
             lock.release()
         assert waiter.lock.held
         waiter.lock.release()
-
-    def test_somebody_deletes_the_held_key_unwatched(self, coord, crew):
-        """
-        Without a waiter nobody watches; the release is verified all the same.
-        """
-        (other,) = crew(1)
-        lock = coord.lock("unwatched")
-        lock.acquire()
-        other.kv.delete(lock.key)
-
-        with pytest.raises(errors.LockLost):
-            lock.release()
 
     def test_somebody_deletes_a_waiters_key(self, coord, crew):
         """
@@ -844,31 +637,13 @@ class TestLife:
     """What it owns, and what comes after."""
 
     @pytest.mark.parametrize("copying", [pickle.dumps, copy.copy, copy.deepcopy])
-    def test_it_cannot_be_copied(self, coord, copying):
+    def test_its_owners_cannot_be_copied(self, coord, copying):
         """
-        Locks, sessions and coordinators own a connection: pickling or copying one is refused, in words.
+        Sessions and coordinators own a connection: pickling or copying one is refused, in words.
         """
-        for owner in (coord.lock("copy"), coord.session, coord):
+        for owner in (coord.session, coord):
             with pytest.raises(errors.UsageError, match="cannot be pickled"):
                 copying(owner)
-
-    def test_after_the_coordinator_was_closed(self, crew):
-        """
-        Every use is refused with Closed, and a wait that was on ends with it.
-        """
-        a, b = crew(2)
-        lock, waiting = a.lock("closed"), b.lock("closed")
-        lock.acquire()
-        (waiter,) = queue_up(waiting)
-
-        b.close()
-
-        assert isinstance(waiter.end().error, errors.Closed)
-        for use in (waiting.acquire, waiting.locked, waiting.contenders, lambda: waiting.acquire(False)):
-            with pytest.raises(errors.Closed):
-                use()
-        wait_until(lambda: len(lock.contenders()) == 1)
-        lock.release()
 
     def test_closing_gives_back_what_this_thread_holds(self, coord, crew):
         """

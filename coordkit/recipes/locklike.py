@@ -1,0 +1,381 @@
+"""What every lock-like has: acquire and release, `with`, timeouts, cancel, and what is known of the hold.
+
+A recipe says how it is taken (`_take`, `_try`), and its `Held` how it is given back; all else is here, once.
+
+Source: `threading.Lock`, whose contract this is; kazoo's and Curator's recipes, for what is beyond it.
+Invariant: whoever was told True has a `Held` in `_holds`, until it gives it back.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import threading
+import types
+import typing
+
+from coordkit import errors, keys, waitlist
+from coordkit import ticket as tickets
+from coordkit.deadline import NEVER, Deadline
+from coordkit.etcd import kv
+from coordkit.recipes import hold as holds
+from coordkit.session import Session
+
+L = typing.TypeVar("L", bound="LockLike")
+
+
+class Held(abc.ABC):
+    """A hold, whose it is, and how it is given back."""
+
+    def __init__(self, hold: holds.Hold) -> None:
+        self.hold = hold
+        #: Who acquired it: not its number, for a new thread may have the number of one that died.
+        self.owner = threading.current_thread()
+
+    @abc.abstractmethod
+    def give_back(self) -> int | None:
+        """Release it, verified: the revision of that, or None when nobody told us.
+
+        Raises:
+            LockLost: It was not ours to the end.
+        """
+
+    @abc.abstractmethod
+    def give_up(self) -> None:
+        """Release it without a word.  Returns at once: the background does it."""
+
+
+class LockLike(abc.ABC):
+    """A lock, a permit, or several of them."""
+
+    #: What it is called in messages.
+    _kind: typing.ClassVar[str]
+
+    def __init__(self, session: holds.Source, name: str) -> None:
+        """Args:
+        session: Whose life it hangs on; or a function that gives the current one.
+        name: Any text of at most 255 bytes.  No I/O happens yet.
+        """
+        self.name = name
+        self._source = session
+        self._lock = threading.Lock()
+        # One, or more when some were lost and not released yet, or can be held together; the newest last.
+        self._holds: list[Held] = []
+        self._last: holds.Hold | None = None
+        #: What waits, and how to cancel it.
+        self._waits: dict[object, typing.Callable[[], None]] = {}
+        self._cancels = 0
+        #: The revision at which the last release took effect; None when the reply to it was lost.
+        self.released_revision: int | None = None
+
+    # What a recipe says.
+
+    @abc.abstractmethod
+    def _take(self, deadline: Deadline) -> Held:
+        """Wait until it is ours.
+
+        Raises:
+            AcquireTimeout, Cancelled, SessionLost: Nothing is kept.
+        """
+
+    @abc.abstractmethod
+    def _try(self) -> Held | None:
+        """Take it, or None when that would mean to wait."""
+
+    @abc.abstractmethod
+    def locked(self) -> bool:
+        """Whether anybody holds or awaits it, in any process.  Cost: 1 round trip."""
+
+    @abc.abstractmethod
+    def contenders(self) -> list[tickets.Contender]:
+        """Who holds it, then who waits, in order.  Cost: 1 round trip."""
+
+    # The contract of threading.Lock.
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Stand in line until it is our turn.
+
+        Args:
+            blocking: False tries once, and does not wait.
+            timeout: Seconds for the whole call, every retry included; -1 waits for ever.
+
+        Returns:
+            True when held; False when the time ran out: what may still stand in line is being withdrawn.
+
+        Raises:
+            SessionLost: Not held; this session can never hold it again.
+            Unavailable: Only a try: etcd did not answer within the dial timeout.  A wait rides that out.
+            Cancelled: By `cancel`.
+
+        Cost: that of the recipe, see its module.
+        """
+        if not blocking and timeout != -1:
+            raise errors.InvalidValue("a timeout makes no sense for an acquire that does not block")
+        deadline = Deadline.after(timeout)
+        if not blocking or timeout == 0:
+            tried = self._try()
+            if tried is not None:
+                self._keep(tried)
+            return tried is not None
+        try:
+            self._keep(self._take(deadline))
+        except (errors.DeadlineExceeded, errors.Unavailable):
+            return False  # an outage, too, was waited out as long as there was time
+        return True
+
+    def release(self) -> None:
+        """Give it up, verified; any thread may.
+
+        Raises:
+            NotHeld: Nobody holds it through this object.
+            LockLost: It was lost before; nothing else was done.
+
+        Cost: 1 commit.
+        """
+        with self._lock:
+            held = self._mine()
+            self._holds.remove(held)
+        self.released_revision = held.give_back()
+
+    def __enter__(self: L) -> L:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.release()
+            return
+        try:
+            self.release()
+        except errors.CoordError as loss:
+            holds.attach(loss, error)
+
+    # Beyond it.
+
+    def within(self: L, timeout: float) -> Within[L]:
+        """`with lock.within(5):` waits at most so many seconds, then raises AcquireTimeout."""
+        return Within(self, timeout)
+
+    def cancel(self) -> None:
+        """End all waits on this object: they raise Cancelled."""
+        # Counted before they are looked for: who begins to wait meanwhile finds the count changed.
+        with self._lock:
+            self._cancels += 1
+        for cancel in list(self._waits.values()):
+            cancel()
+
+    @property
+    def held(self) -> bool:
+        """Whether this object holds it, as far as is known here."""
+        return self.remaining() > 0
+
+    @property
+    def fence(self) -> int:
+        """The fencing token: the create revision of the key that is held.
+
+        Raises:
+            NotHeld: It is not held.
+        """
+        return self._mine().hold.fence
+
+    @property
+    def key(self) -> bytes:
+        """The key that stands for this hold."""
+        return self._mine().hold.key
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set when this hold is lost; one event per hold, that of the last one between holds."""
+        held = self._newest()
+        hold = held.hold if held is not None else self._last
+        return threading.Event() if hold is None else hold.lost
+
+    def remaining(self) -> float:
+        """Seconds for which it certainly stays held if nothing more is heard; 0 when it is not held."""
+        held = self._newest()
+        return held.hold.remaining() if held is not None else 0.0
+
+    def check(self) -> None:
+        """Raise unless it is certainly still held.  No I/O.
+
+        Raises:
+            NotHeld, LockLost
+        """
+        self._mine().hold.check()
+
+    def guard(self) -> list[kv.Compare]:
+        """Compares that make a transaction of yours fail once this hold is over.  Raises NotHeld."""
+        return self._mine().hold.guard()
+
+    def txn(self) -> kv.Txn:
+        """A transaction that carries the guard already.  Raises NotHeld."""
+        hold = self._mine().hold
+        return kv.Txn(hold.session.client, hold.guard())
+
+    def __str__(self) -> str:
+        return f"{self._kind} {self.name!r}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} {'held' if self.held else 'not held'}>"
+
+    def __reduce__(self) -> typing.NoReturn:
+        raise errors.UsageError(
+            f"a {type(self).__name__} owns a connection and cannot be pickled: make one in the other process"
+        )
+
+    # How.
+
+    def _keep(self, held: Held) -> None:
+        # No lock, no wait: what has been granted cannot be interrupted any more.
+        self._last = held.hold
+        self._holds.append(held)
+
+    def _mine(self) -> Held:
+        """The hold that the calling thread means: its own, or else the newest, for any thread may release.
+
+        A thread whose hold was lost keeps meaning that one, whoever acquired after it through this object.
+        """
+        held = self._newest()
+        if held is None:
+            raise errors.NotHeld(f"{self} is not held through this object")
+        return held
+
+    def _newest(self) -> Held | None:
+        held = list(self._holds)
+        me = threading.current_thread()
+        # The newest of its own: a thread that lost one and acquired again means the second.
+        return next((each for each in reversed(held) if each.owner is me), held[-1] if held else None)
+
+
+class InLine(Held):
+    """A place in a line, at its turn."""
+
+    def __init__(self, hold: holds.Hold, line: waitlist.Line, ticket: tickets.Ticket) -> None:
+        super().__init__(hold)
+        self.line = line
+        self.ticket = ticket
+
+    def give_back(self) -> int | None:
+        """See `Held`.  Cost: 1 commit."""
+        hold = self.hold
+        hold.end()
+        if hold.is_lost:
+            self.line.leave(self.ticket)
+            hold.check()
+        try:
+            return self.line.release(self.ticket)
+        except errors.LockLost as error:
+            hold.lose(error.since)
+            raise
+
+    def give_up(self) -> None:
+        """See `Held`."""
+        self.hold.end()
+        self.line.leave(self.ticket)
+
+
+class LineLock(LockLike):
+    """A lock-like whose holders and waiters stand in one line."""
+
+    #: The segment of its keys that says what they are.
+    _segment: typing.ClassVar[str]
+
+    def __init__(self, session: holds.Source, name: str) -> None:
+        super().__init__(session, name)
+        self._prefix: bytes | None = None
+        self._encoded_name = keys.segment(name).encode()
+        self._latest_line: waitlist.Line | None = None
+
+    def _set_prefix(self, prefix: str) -> None:
+        """Take a prefix as it is, with a slash behind it, as Go and etcdctl do."""
+        if not isinstance(prefix, str) or not prefix:
+            raise errors.InvalidName(f"prefix must be a str that is not empty, not {prefix!r}")
+        self.name = prefix
+        try:
+            self._prefix = prefix.encode() + b"/"
+        except UnicodeEncodeError as error:
+            raise errors.InvalidName(f"prefix {prefix!r} cannot be encoded as UTF-8") from error
+
+    def locked(self) -> bool:
+        """Whether anybody holds or awaits it, in any process.  Cost: 1 round trip."""
+        line, session = self._line(NEVER)
+        return not line.is_empty(session.client, session.client.deadline(None))
+
+    def contenders(self) -> list[tickets.Contender]:
+        """Who holds it, then who waits, in order.  Cost: 1 round trip."""
+        line, session = self._line(NEVER)
+        return line.contenders(session, session.client.deadline(None))
+
+    def _line(self, deadline: Deadline) -> tuple[waitlist.Line, Session]:
+        session = holds.current(self._source, deadline)
+        line = self._latest_line
+        if line is None or line.link is not session.link:
+            prefix = self._prefix
+            if prefix is None:
+                prefix = b"%s%s/" % (keys.prefix(session.link.namespace, self._segment), self._encoded_name)
+            line = self._latest_line = waitlist.line_at(session.link, prefix)
+        return line, session
+
+    def _try(self) -> Held | None:
+        line, session = self._line(NEVER)
+        ticket = line.try_join(session, session.client.deadline(None))
+        return None if ticket is None else self._grant(line, ticket)
+
+    def _take(self, deadline: Deadline) -> Held:
+        cancels = self._cancels
+        # One session for the whole call: its end is the wait's, even when the line tells of it first.
+        line, session = waitlist.through_outages(lambda: self._line(deadline), deadline)
+        while True:
+            ticket = line.join(session, deadline)
+            # WAITING: our key is in line; only older keys stand before us.
+            self._waits[ticket] = functools.partial(line.cancel, ticket)
+            ticket.cancelled = ticket.cancelled or self._cancels != cancels
+            try:
+                if not line.await_turn(ticket, deadline):
+                    raise errors.AcquireTimeout(f"{self} was not acquired in time")
+                # HELD: no older key exists and none can appear, for revisions only grow.
+                return self._grant(line, ticket)
+            except errors.LockLost:
+                line.leave(ticket)  # somebody deleted our place: take another
+            except BaseException:
+                line.leave(ticket)
+                raise
+            finally:
+                self._waits.pop(ticket, None)
+
+    def _grant(self, line: waitlist.Line, ticket: tickets.Ticket) -> Held:
+        hold = holds.Hold(ticket.session, str(self), ticket.key, ticket.create_revision)
+        try:
+            line.hold(ticket, hold.lose)
+        except BaseException:
+            hold.end()
+            line.leave(ticket)
+            raise
+        return InLine(hold, line, ticket)
+
+
+class Within(typing.Generic[L]):
+    """A lock-like that is waited for so long and no longer."""
+
+    def __init__(self, lock: L, timeout_s: float) -> None:
+        Deadline.after(timeout_s)  # refuses silly numbers here, not at `with`
+        self._lock = lock
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> L:
+        if not self._lock.acquire(timeout=self._timeout_s):
+            raise errors.AcquireTimeout(f"{self._lock} was not acquired within {self._timeout_s} s")
+        return self._lock
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: types.TracebackType | None,
+    ) -> None:
+        self._lock.__exit__(kind, error, trace)
