@@ -1,0 +1,179 @@
+"""The kinds of primitives: how the keys of each are read.  Pure.
+
+A primitive's keys are `/<namespace>/<kind>/<name>/...`.  A kind that nobody registered is read as `OTHER`: its
+keys are counted, and those that hang on a lease are somebody's.  To add one, write a function from the entries
+to a `Standing` and `register` it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import typing
+from collections.abc import Callable, Sequence
+
+import attrs
+
+from coordkit.etcd.results import KeyValue
+from coordkit.inspection import words
+
+
+@attrs.frozen
+class Entry:
+    """One key of a primitive."""
+
+    path: tuple[str, ...]  # its segments behind the name, decoded
+    stored: KeyValue
+
+
+@attrs.frozen
+class Place:
+    """Somebody's key: it stands in a line, or is simply there."""
+
+    key: bytes
+    role: str  # "read" or "write" of a rwlock, "claims" of a queue; "" where all are the same
+    lease: int
+    fence: int  # its create revision
+    identity: str  # who, as the value says; "" when it does not
+    since: datetime.datetime | None  # when it came, by its own clock
+
+
+@attrs.frozen
+class Standing:
+    """Who stands how.
+
+    Attributes:
+        holders: Whose turn it is, the oldest first.
+        waiters: The others in line, in its order.
+        members: Those of which neither can be said.
+        note: The rest, in a few words.
+    """
+
+    holders: tuple[Place, ...] = ()
+    waiters: tuple[Place, ...] = ()
+    members: tuple[Place, ...] = ()
+    note: str = ""
+
+    def everybody(self) -> dict[tuple[bytes, int], Place]:
+        """All places by key and fence: names come back, fences do not."""
+        return {(each.key, each.fence): each for each in (*self.holders, *self.waiters, *self.members)}
+
+
+@attrs.frozen
+class Kind:
+    """One kind.
+
+    Attributes:
+        read: From a primitive's entries to how its contenders stand.
+        lined: Whether it is a line, whose values are small and say who stands there.
+        lock: Whether those who stand in it want to hold something.
+    """
+
+    name: str
+    read: Callable[[Sequence[Entry]], Standing]
+    lined: bool = False
+    lock: bool = False
+
+
+def place(entry: Entry, role: str = "") -> Place:
+    """An entry as a place."""
+    found = words.words_of(entry.stored.value)
+    return Place(
+        entry.stored.key,
+        role,
+        entry.stored.lease,
+        entry.stored.create_revision,
+        words.text(found.get("identity")),
+        words.moment(found.get("since")),
+    )
+
+
+def in_line(entries: Sequence[Entry]) -> list[Entry]:
+    """In the order of their coming, which nobody can change: that of the create revisions."""
+    return sorted(entries, key=lambda entry: (entry.stored.create_revision, entry.stored.key))
+
+
+def read_exclusive(entries: Sequence[Entry]) -> Standing:
+    """One line, the oldest key holds; any key counts, so that Go's and etcdctl's do."""
+    places = tuple(map(place, in_line(entries)))
+    return Standing(places[:1], places[1:])
+
+
+def read_shared(entries: Sequence[Entry]) -> Standing:
+    """`read/<id>` and `write/<id>`: readers hold up to the first writer, a writer when it is the oldest."""
+    known = [each for each in in_line(entries) if each.path[0] in ("read", "write")]
+    places = tuple(place(each, each.path[0]) for each in known)
+    first = next((n for n, each in enumerate(places) if each.role == "write"), len(places))
+    first = max(first, 1)
+    return Standing(places[:first], places[first:])
+
+
+def read_semaphore(entries: Sequence[Entry]) -> Standing:
+    """`holders/<id>` and `limit/<n>`: the oldest n hold."""
+    limit = next((_number(each.path) for each in entries if each.path[0] == "limit"), None)
+    places = tuple(place(each) for each in in_line(entries) if each.path[0] == "holders")
+    if limit is None:
+        return Standing(members=places, note="its limit is not known")
+    return Standing(places[:limit], places[limit:], note=f"limit {limit}")
+
+
+def read_other(entries: Sequence[Entry]) -> Standing:
+    """What hangs on a lease is somebody's."""
+    leased = [each for each in in_line(entries) if each.stored.lease]
+    return Standing(members=tuple(place(each, each.path[0] if len(each.path) > 1 else "") for each in leased))
+
+
+def _number(path: tuple[str, ...]) -> int | None:
+    last = path[-1]
+    return int(last) if last.isascii() and last.isdecimal() and len(last) <= 18 else None
+
+
+OTHER = Kind("", read_other)
+
+_KINDS: dict[str, Kind] = {}
+
+
+def register(kind: Kind) -> None:
+    """From now on read the keys of this kind so."""
+    _KINDS[kind.name] = kind
+
+
+def kind_of(name: str) -> Kind:
+    """How that kind is read."""
+    return _KINDS.get(name, OTHER)
+
+
+def lined() -> tuple[str, ...]:
+    """The names of the kinds that are lines."""
+    return tuple(name for name, kind in _KINDS.items() if kind.lined)
+
+
+def locks() -> tuple[str, ...]:
+    """The names of the kinds that can be held."""
+    return tuple(name for name, kind in _KINDS.items() if kind.lock)
+
+
+for _kind in (
+    Kind("lock", read_exclusive, lined=True, lock=True),
+    Kind("rwlock", read_shared, lined=True, lock=True),
+    Kind("semaphore", read_semaphore, lined=True, lock=True),
+    Kind("election", read_exclusive, lined=True),
+):
+    register(_kind)
+
+__all__: typing.Final = [
+    "OTHER",
+    "Entry",
+    "Kind",
+    "Place",
+    "Standing",
+    "in_line",
+    "kind_of",
+    "lined",
+    "locks",
+    "place",
+    "read_exclusive",
+    "read_other",
+    "read_semaphore",
+    "read_shared",
+    "register",
+]
