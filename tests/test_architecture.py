@@ -20,6 +20,7 @@ LAYERS = (
     {"attendant", "leased", "session", "terms"},
     {"coalescer", "linewatch", "observation", "ticket", "waitlist"},
     {"recipes"},
+    {"inspection"},
     {"coordinator", "settings"},
     {"__init__"},
     {"__main__", "cli", "dashboard"},

@@ -19,7 +19,15 @@ from collections.abc import Sequence
 from coordkit import errors
 from coordkit.cli import failure
 
-GROUPS = ("coordkit.cli.demo", "coordkit.cli.bench", "coordkit.cli.doctor", "coordkit.cli.lock")
+GROUPS = (
+    "coordkit.cli.demo",
+    "coordkit.cli.bench",
+    "coordkit.cli.doctor",
+    "coordkit.cli.lock",
+    "coordkit.cli.session",
+    "coordkit.cli.status",
+    "coordkit.cli.watch",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -95,6 +95,11 @@ def speech(parser: argparse.ArgumentParser) -> None:
     group.add_argument("-v", "--verbose", action="count", default=0, help="say what happens; -vv: more of it")
 
 
+def document(parser: argparse.ArgumentParser) -> None:
+    """Add --json."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
 def settings_of(arguments: argparse.Namespace) -> settings.Settings:
     """From what was given on the command line, then the environment.
 

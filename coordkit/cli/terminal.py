@@ -10,8 +10,11 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
+
+from coordkit.cli import failure
 
 
 @attrs.frozen
@@ -43,19 +46,45 @@ class Table:
     def _show_rich(self) -> bool:
         try:
             import rich.console
-            import rich.table
         except ImportError:
             return False
-        table = rich.table.Table(title=self.title, title_justify="left", header_style="bold")
-        for number, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if number else "left", no_wrap=True)
-        for row in self.rows:
-            table.add_row(*row)
+        table = self.rich()
         console = rich.console.Console()
         if console.measure(table).minimum > console.width:
             return False  # cut off cells tell less than lines that wrap
         console.print(table)
         return True
+
+    def rich(self) -> Any:
+        """As rich's table.  Cells are what they are: a name in brackets is no mark-up."""
+        import rich.table
+        import rich.text
+
+        table = rich.table.Table(title=rich.text.Text(self.title), title_justify="left", header_style="bold")
+        for number, column in enumerate(self.columns):
+            table.add_column(rich.text.Text(column), justify="right" if number else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*map(rich.text.Text, row))
+        return table
+
+
+def plain(text: str) -> str:
+    """What others wrote, fit for a terminal: nothing in it moves the cursor or changes colours."""
+    return "".join(each if each.isprintable() else "?" for each in text)
+
+
+def confirm(question: str, yes: bool) -> bool:
+    """Ask on the terminal, unless the answer was given on the command line.
+
+    Raises:
+        CommandFailed: Nobody is there to be asked.
+    """
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        raise failure.CommandFailed(f"{question}  There is no terminal to ask on: say --yes", failure.USAGE)
+    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 class Progress:

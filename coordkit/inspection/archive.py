@@ -1,8 +1,8 @@
 """Reads back what became of a primitive, from etcd's own history: everything since its last compaction.
 
-etcd keeps each revision until it is compacted, and a watch that begins in the past tells them all.  It does not
-say when it has caught up: a watch is complete once it has told something newer than what was there when we
-asked; or once it makes the very state that is there, and has been silent for longer than etcd's catch-up takes.
+etcd keeps each revision until it is compacted, and a watch that begins in the past tells them all.  It does
+not say when it has caught up.  So a watch is complete once it has told something newer than what was there
+when we asked; or once it makes the very state that is there, and is silent for longer than etcd's tick.
 
 Cost: 3 round trips, two watches; etcd tells about 10,000 revisions a second.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import attrs
 
@@ -19,7 +19,7 @@ from coordkit import errors, keys
 from coordkit.deadline import Deadline
 from coordkit.etcd import watch
 from coordkit.etcd.results import KeyValue
-from coordkit.inspection import census, chronicle, kinds, reading
+from coordkit.inspection import census, chronicle, reading
 from coordkit.inspection import tenures as tenures_
 
 QUIET_S = 0.5  # etcd passes on what a watch lacks every 0.1 s, 1,000 revisions at a time
@@ -43,9 +43,7 @@ class Archive:
     tenures: list[tenures_.Tenure]
 
 
-def read(
-    reader: reading.Reader, watcher: watch.Watcher, kind: str, name: str, deadline: Deadline
-) -> Archive:
+def read(reader: reading.Reader, watcher: watch.Watcher, kind: str, name: str, deadline: Deadline) -> Archive:
     """The history of one primitive.
 
     Raises:
@@ -100,20 +98,24 @@ def _beginning(
     reader: reading.Reader, watcher: watch.Watcher, prefix: bytes, deadline: Deadline
 ) -> tuple[int, list[KeyValue]]:
     """The oldest revision that etcd still has, and what was there at it."""
+    first = 1  # the revision of an empty store
     while True:
-        probe = _Follower(watcher, prefix, 0)
         try:
-            # A watch from the very beginning is refused, with the revision up to which history is gone.
-            _wait_for(lambda probe=probe: probe.stands_from is not None, probe, deadline)  # type: ignore[misc]
-            return 1, []
-        except errors.Gap as gap:
-            compacted = gap.revision
-        finally:
-            probe.watch.cancel()
-        try:
-            return compacted, reader.state_at(prefix, compacted)
+            return first, reader.state_at(prefix, first)
         except errors.Gap:
-            pass  # it went on meanwhile
+            first = _compacted(watcher, prefix, deadline)
+
+
+def _compacted(watcher: watch.Watcher, prefix: bytes, deadline: Deadline) -> int:
+    """Up to where history is gone: a watch from the very beginning is refused, and told why."""
+    probe = _Follower(watcher, prefix, 0)
+    try:
+        _wait_for(lambda: False, probe, deadline)
+    except errors.Gap as gap:
+        return gap.revision
+    finally:
+        probe.watch.cancel()
+    raise AssertionError("a wait for nothing has ended")
 
 
 def _await(followers: Iterable[_Follower], now: dict[bytes, int], last: int, deadline: Deadline) -> bool:
@@ -135,8 +137,7 @@ def _await(followers: Iterable[_Follower], now: dict[bytes, int], last: int, dea
         ends.check()
 
 
-def _wait_for(state: object, follower: _Follower, deadline: Deadline) -> None:
-    assert callable(state)
+def _wait_for(state: Callable[[], bool], follower: _Follower, deadline: Deadline) -> None:
     while not state():
         follower.check()
         if deadline.expired:
@@ -201,6 +202,3 @@ class _Follower:
     def on_refused(self, error: errors.CoordError) -> None:
         self._error = error
         self.changed.set()
-
-
-__all__ = ["Archive", "kinds", "read"]

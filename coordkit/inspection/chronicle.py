@@ -45,11 +45,11 @@ class Happening:
 class Chronicle:
     """One primitive, followed from a revision on."""
 
-    def __init__(self, root: bytes, kind: str, name: str, stored: Iterable[KeyValue] = ()) -> None:
+    def __init__(self, root: bytes, kind: str, name: str, found: Iterable[KeyValue] = ()) -> None:
         self.kind = kind
         self.name = name
         self._root = root
-        self._entries = {each.key: self._entry(each) for each in stored}
+        self._entries = {each.key: self._entry(each) for each in found}
         self.standing = self._stand()
 
     def take(self, events: Sequence[Event], ended: frozenset[int] | None = None) -> list[Happening]:
@@ -70,7 +70,7 @@ class Chronicle:
                 continue
             if known is not None and known.stored.create_revision == event.create_revision:
                 changed.add((event.key, event.create_revision))
-            self._entries[event.key] = self._entry(_stored(event))
+            self._entries[event.key] = self._entry(stored(event))
         before, self.standing = self.standing, self._stand()
         return [
             Happening(
@@ -88,14 +88,15 @@ class Chronicle:
         """What is there now, with the revision of its last change."""
         return {key: entry.stored.mod_revision for key, entry in self._entries.items()}
 
-    def _entry(self, stored: KeyValue) -> kinds.Entry:
-        return kinds.Entry(census.parse(self._root, stored.key).rest, stored)
+    def _entry(self, found: KeyValue) -> kinds.Entry:
+        return kinds.Entry(census.parse(self._root, found.key).rest, found)
 
     def _stand(self) -> kinds.Standing:
         return kinds.kind_of(self.kind).read(list(self._entries.values()))
 
 
-def _stored(event: Event) -> KeyValue:
+def stored(event: Event) -> KeyValue:
+    """The key that was put."""
     return KeyValue(event.key, event.value, event.create_revision, event.mod_revision, 1, event.lease)
 
 

@@ -1,8 +1,8 @@
 """The kinds of primitives: how the keys of each are read.  Pure.
 
-A primitive's keys are `/<namespace>/<kind>/<name>/...`.  A kind that nobody registered is read as `OTHER`: its
-keys are counted, and those that hang on a lease are somebody's.  To add one, write a function from the entries
-to a `Standing` and `register` it.
+A primitive's keys are `/<namespace>/<kind>/<name>/...`.  A kind that nobody registered is read as `OTHER`:
+its keys are counted, and those that hang on a lease are somebody's.  To add one, write a function from the
+entries to a `Standing` and `register` it.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import attrs
 
@@ -95,13 +95,15 @@ class Reader:
         with concurrent.futures.ThreadPoolExecutor(min(ASKING, len(wanted))) as pool:
             return dict(zip(wanted, pool.map(self._lease_time, wanted), strict=True))
 
+    def lines(self) -> tuple[list[KeyValue], int]:
+        """The keys of all lines and sessions, and the revision at which they were so."""
+        prefixes = [keys.prefix(self.namespace, each) for each in (*kinds.lined(), censuses.SESSION)]
+        return self._anew(lambda: self._stored(prefixes))
+
     def state(self, prefix: bytes) -> tuple[dict[bytes, int], int]:
-        """The keys under a prefix, each with the revision of its last change; and the revision of all that."""
-        now: dict[bytes, int] = {}
-        revision = 0
-        for page, revision in self._pages(prefix, 0):
-            now.update({each.key: each.mod_revision for each in page})
-        return now, revision
+        """The keys under a prefix, each with the revision of its last change; and that of the answer."""
+        stored, revision = self._read(prefix)
+        return {each.key: each.mod_revision for each in stored}, revision
 
     def state_at(self, prefix: bytes, revision: int) -> list[KeyValue]:
         """The keys under a prefix as they were.
@@ -109,7 +111,7 @@ class Reader:
         Raises:
             Gap: That revision is compacted.
         """
-        return [each for page, _ in self._pages(prefix, revision) for each in page]
+        return self._read(prefix, revision)[0]
 
     # How.
 
@@ -139,12 +141,15 @@ class Reader:
         return read()
 
     def _take(self, prefixes: Iterable[bytes]) -> censuses.Census:
+        return censuses.take(self.namespace, *self._stored(prefixes))
+
+    def _stored(self, prefixes: Iterable[bytes]) -> tuple[list[KeyValue], int]:
         revision = 0
         stored: list[KeyValue] = []
         for prefix in prefixes:
-            for page, revision in self._pages(prefix, revision):
-                stored += page
-        return censuses.take(self.namespace, stored, revision)
+            found, revision = self._read(prefix, revision)
+            stored += found
+        return stored, revision
 
     def _census(self) -> censuses.Census:
         survey = self._survey()
@@ -153,22 +158,22 @@ class Reader:
         read = [each for each in (*kinds.lined(), censuses.SESSION) if each in found]
         stored = [each for each in survey.stored if censuses.parse(self.root, each.key).kind not in read]
         for kind in read:
-            for page, _ in self._pages(keys.prefix(self.namespace, kind), revision):
-                stored += page
+            stored += self._read(keys.prefix(self.namespace, kind), revision)[0]
         skipped = {where: count for where, count in survey.skipped.items() if where[0] not in read}
         return censuses.take(self.namespace, stored, revision, skipped)
 
-    def _pages(self, prefix: bytes, revision: int) -> Iterator[tuple[list[KeyValue], int]]:
-        """All keys under a prefix, as they were at that revision; 0 is now."""
+    def _read(self, prefix: bytes, revision: int = 0) -> tuple[list[KeyValue], int]:
+        """All keys under a prefix, as they were at that revision, by default now; and which one it was."""
+        found: list[KeyValue] = []
         request = messages.RangeRequest(
             key=prefix, range_end=keys.range_end(prefix), limit=PAGE, revision=revision
         )
         while True:
             reply = self.client.read(request, self.client.deadline(None))
             request.revision = request.revision or reply.header.revision
-            yield list(map(KeyValue.of, reply.kvs)), request.revision
+            found += map(KeyValue.of, reply.kvs)
             if not reply.more:
-                return
+                return found, request.revision
             request.key = reply.kvs[-1].key + b"\0"
 
     def _survey(self) -> Survey:

@@ -1,8 +1,8 @@
 """Who held something, from when to when: a chronicle told as one line for each that stood there.  Pure.
 
 Revisions say exactly what came before what, and nothing about time.  What is known of time is that each who
-joined wrote down its own clock then, in `since`.  So a time is exact, as far as that clock was, where somebody
-joined at that very revision, and an estimate between two such revisions.
+joined wrote down its own clock then, in `since`.  So a time is exact, as far as that clock was, where
+somebody joined at that very revision, and an estimate between two such revisions.
 """
 
 from __future__ import annotations

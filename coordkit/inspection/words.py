@@ -1,6 +1,6 @@
 """What is written in keys and values, as text and times; whoever wrote it.  Pure, and never raises.
 
-Values of ours are JSON with `identity`, `since` and the like; Go's are empty, or whatever a program proclaims.
+Values of ours are JSON with `identity`, `since` and the like; Go's are empty, or what a program proclaims.
 Times come from other machines' clocks: they are for people, no protocol looks at them.
 """
 

@@ -45,7 +45,7 @@ class Report:
         document: dict[str, typing.Any] = {
             "status": self.status,
             "settings": {each.name: {"value": each.value, "source": each.source} for each in self.settings},
-            "endpoints": [_endpoint_json(each) for each in self.endpoints],
+            "endpoints": [endpoint_document(each) for each in self.endpoints],
             "members": [
                 {"id": f"{number:x}", "name": name, "urls": list(urls)}
                 for number, (name, urls) in self.members.items()
@@ -152,7 +152,8 @@ def clock_text(clock: health.LeaseClock) -> str:
     return f"{text}, etcd's after {clock.end_s:.2f} s; {drift}"
 
 
-def _endpoint_json(endpoint: health.Endpoint) -> dict[str, typing.Any]:
+def endpoint_document(endpoint: health.Endpoint) -> dict[str, typing.Any]:
+    """One endpoint, for programs."""
     document = attrs.asdict(endpoint, filter=lambda field, _: field.name != "trouble")
     document["trouble"] = endpoint.trouble and endpoint.trouble.text
     document["role"] = endpoint.role if endpoint.cluster else None
