@@ -37,10 +37,14 @@ from coordkit.errors import (
     UsageError,
 )
 from coordkit.etcd import etcdrpc, kv
+from coordkit.recipes.counter import Counter
 from coordkit.recipes.election import Candidate, Election, Leadership
+from coordkit.recipes.gate import Gate
+from coordkit.recipes.latch import Latch
 from coordkit.recipes.lock import Lock
 from coordkit.recipes.once import Once
 from coordkit.recipes.slots import Slot, SlotState
+from coordkit.recipes.value import Value, Versioned
 from coordkit.session import Session
 from coordkit.terms import State
 
@@ -57,11 +61,14 @@ __all__ = [
     "Closed",
     "CoordError",
     "Coordinator",
+    "Counter",
     "DeadlineExceeded",
     "Election",
     "Gap",
+    "Gate",
     "InvalidName",
     "InvalidValue",
+    "Latch",
     "Leadership",
     "LeaseNotFound",
     "LimitMismatch",
@@ -83,6 +90,8 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "UsageError",
+    "Value",
+    "Versioned",
     "connect",
     "kv",
 ]

@@ -14,14 +14,18 @@ import weakref
 
 import attrs
 
-from coordkit import errors, settings, terms
+from coordkit import codecs, errors, settings, terms
 from coordkit import session as sessions
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
+from coordkit.recipes import counter as counters
 from coordkit.recipes import election as elections
+from coordkit.recipes import gate as gates
+from coordkit.recipes import latch as latches
 from coordkit.recipes import lock as locks
 from coordkit.recipes import once as onces
+from coordkit.recipes import value as values
 from coordkit.wire import channel as channels
 
 if typing.TYPE_CHECKING:
@@ -224,6 +228,22 @@ class Coordinator:
         Cost: none until it is used.
         """
         return onces.Once(self._session_by, name, slot, retention, attempts, self._link)
+
+    def gate(self, name: str) -> gates.Gate:
+        """A gate, open until somebody closes it.  Cost: none until it is used."""
+        return gates.Gate(self._link, name)
+
+    def latch(self, name: str, count: int) -> latches.Latch:
+        """A countdown from `count`.  Cost: none until it is used."""
+        return latches.Latch(self._session_by, name, count)
+
+    def counter(self, name: str) -> counters.Counter:
+        """A number that many add to.  Cost: none until it is used."""
+        return counters.Counter(self._session_by, name)
+
+    def value(self, name: str, codec: codecs.Codec = codecs.BYTES) -> values.Value:
+        """A value with versions, which can be followed.  Cost: none until it is used."""
+        return values.Value(self._link, name, codec)
 
     # The end.
 

@@ -18,7 +18,7 @@ LAYERS = (
     {"wire"},
     {"etcd"},
     {"attendant", "leased", "session", "terms"},
-    {"coalescer", "linewatch", "observation", "ticket", "waitlist"},
+    {"cell", "coalescer", "linewatch", "observation", "ticket", "vigil", "waitlist"},
     {"recipes"},
     {"inspection"},
     {"coordinator", "settings"},

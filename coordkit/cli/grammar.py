@@ -71,8 +71,7 @@ def _read(parser: argparse.ArgumentParser, path: tuple[str, ...], summary: str) 
             if isinstance(action, argparse._SubParsersAction):
                 helps = {each.dest: each.help or "" for each in action._choices_actions}
                 commands += [
-                    _read(inner, (*path, name), helps.get(name, ""))
-                    for name, inner in action.choices.items()
+                    _read(inner, (*path, name), helps.get(name, "")) for name, inner in action.choices.items()
                 ]
             elif action.help != argparse.SUPPRESS:
                 (options if action.option_strings else arguments).append(_option(parser, action))

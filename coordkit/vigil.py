@@ -1,0 +1,462 @@
+"""Vigils: what is under a prefix, kept up to date by one watch, for all who wait for something to be so.
+
+A process has one vigil a prefix.  It reads the prefix once the watch stands, and from then on follows it: the
+`View` is exact at its revision, and those who wait see every revision that changed something, each once, in
+order.  So nothing that was true for a moment only is missed, and waiting costs no read.
+
+What may be believed (the same rule as in `waitlist.py`): a snapshot at a revision no older than the watch's
+`created` one, and from then on only what the watch tells.  A watch that was compacted is opened anew, and
+everything is read again; what happened meanwhile is then not seen.  Old servers can lose events, so while
+anybody waits one of them reads every SAFETY_S.
+
+Source: etcd's "list and watch"; the start at revision 0 avoids etcd's catch-up tick of 100 ms.
+Cost: the first wait 1 message and 1 read; then nothing but events.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+import typing
+import weakref
+
+import attrs
+
+from coordkit import attendant as attendants
+from coordkit import errors, keys
+from coordkit.deadline import Deadline
+from coordkit.etcd import client as clients
+from coordkit.etcd import kv, watch
+from coordkit.session import Link, Session
+from coordkit.wire import channel as channels
+from coordkit.wire import messages
+
+LINGER_S = 3.0  # how long the watch outlives the last wait
+SAFETY_S = 10.0
+RETRY_S = 0.2
+
+_log = logging.getLogger("coordkit")
+
+T = typing.TypeVar("T")
+
+
+@attrs.frozen
+class View:
+    """What was under the prefix at one revision."""
+
+    revision: int
+    kvs: typing.Mapping[bytes, kv.KeyValue] = attrs.field(repr=False)
+
+    def after(self, events: typing.Iterable[watch.Event], revision: int) -> View:
+        """The view that these events lead to.  What is older than the view is in it already."""
+        kvs = dict(self.kvs)
+        for event in events:
+            if event.mod_revision <= self.revision:
+                continue
+            if event.deleted:
+                kvs.pop(event.key, None)
+            else:
+                kvs[event.key] = kv.KeyValue(
+                    event.key, event.value, event.create_revision, event.mod_revision, 0, event.lease
+                )
+        return View(max(self.revision, revision), kvs)
+
+
+class Call:
+    """One blocking call of a user's, from its beginning to its end; `cancel` may come at any time."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.waiter = channels.Waiter()
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Let it end with Cancelled, at its next wait."""
+        self.cancelled = True
+        self.waiter.wake()
+
+    def check(self) -> None:
+        """Raise Cancelled if it was."""
+        if self.cancelled:
+            raise errors.Cancelled(f"{self.what} was cancelled")
+
+
+class Calls:
+    """The blocking calls on one object, which its `cancel` ends together."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._calls: set[Call] = set()
+
+    @contextlib.contextmanager
+    def begin(self, what: str) -> typing.Iterator[Call]:
+        """For as long as a call lasts."""
+        call = Call(what)
+        with self._lock:
+            self._calls.add(call)
+        try:
+            yield call
+        finally:
+            with self._lock:
+                self._calls.discard(call)
+
+    def cancel(self) -> None:
+        """End them all."""
+        with self._lock:
+            calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+
+class _Wait(typing.Generic[T]):
+    """Somebody waits for a view that `test` makes something of."""
+
+    def __init__(self, call: Call, test: typing.Callable[[View], T | None], at_least: int) -> None:
+        self.call = call
+        self.at_least = at_least
+        self.result: T | None = None
+        self.failure: BaseException | None = None
+        self._test = test
+
+    @property
+    def over(self) -> bool:
+        return self.result is not None or self.failure is not None
+
+    def offer(self, view: View) -> None:
+        """Look at a view; under the vigil's lock, perhaps on a reader."""
+        if self.over or view.revision < self.at_least:
+            return
+        try:
+            self.result = self._test(view)
+        except Exception as failure:  # it belongs to who waits, not to the reader
+            self.failure = failure
+        if self.over:
+            self.call.waiter.wake()
+
+
+class Vigil:
+    """A prefix, or one key, as one process follows it.  Made by `vigil_at`."""
+
+    def __init__(self, link: Link, key: bytes, range_end: bytes) -> None:
+        self._link = link
+        self._key = key
+        self._range_end = range_end
+        self._lock = threading.Lock()
+        self._waits: set[_Wait[typing.Any]] = set()
+        self._feed: _Feed | None = None
+        #: The revision from which on the watch has told everything; None: it does not stand.
+        self._stands_from: int | None = None
+        #: Exact, and followed by the watch; None until the read that confirms it.
+        self._view: View | None = None
+        self._early: list[list[watch.Event]] = []  # told before that read came
+        self._reading = False
+        self._refusal: errors.CoordError | None = None
+        self._used_at_s = self._read_at_s = time.monotonic()  # the last departure; the last safety read
+        self._drop_pending = False
+
+    def look(self, deadline: Deadline) -> View:
+        """What is there now.
+
+        Raises:
+            Unavailable, DeadlineExceeded: Not known.
+
+        Cost: 1 round trip.
+        """
+        client = self._link.client
+        pause_s = clients.FIRST_PAUSE_S
+        while True:
+            floor = client.seen_revision
+            request = messages.RangeRequest(key=self._key, range_end=self._range_end)
+            reply = client.read(request, deadline)
+            if reply.header.revision >= floor:
+                found = map(kv.KeyValue.of, reply.kvs)
+                view = View(reply.header.revision, {each.key: each for each in found})
+                self._adopt(view)
+                return view
+            client.drop_channel(f"a member at revision {reply.header.revision} is behind {floor}")
+            behind = errors.Unavailable(f"every member that answers is behind revision {floor}")
+            pause_s = clients.pause(pause_s, deadline, behind)
+
+    def wait(
+        self,
+        call: Call,
+        test: typing.Callable[[View], T | None],
+        deadline: Deadline,
+        *,
+        at_least: int = 0,
+        session: Session | None = None,
+    ) -> T | None:
+        """Wait until `test` makes something of what is there.
+
+        Args:
+            call: Who waits.
+            test: Gets each view in turn, and gives None to wait on.  Pure and quick: it runs on readers.
+            deadline: Outages are waited out until then.
+            at_least: Views older than this revision are not looked at.
+            session: Ends the wait when it ends.
+
+        Returns:
+            What `test` gave; None when the time ran out.
+
+        Raises:
+            Cancelled: By `call.cancel()`.
+            SessionLost, Closed: The session, or the connection, ended.
+            Rejected: etcd does not let us watch.
+
+        Cost: nothing while another wait of this process keeps the watch alive; else 1 message and 1 read.
+        """
+        wait = _Wait(call, test, at_least)
+        if session is not None:
+            session.enlist(call.waiter)
+        try:
+            self._register(wait)
+            while True:
+                call.waiter.done = False
+                if wait.failure is not None:
+                    raise wait.failure
+                if wait.result is not None:
+                    return wait.result
+                call.check()
+                if session is not None:
+                    session.check()
+                if deadline.expired:
+                    return None
+                self._sleep(call, deadline)
+        finally:
+            self._unregister(wait)
+            if session is not None:
+                session.delist(call.waiter)
+
+    # How.
+
+    def _register(self, wait: _Wait[typing.Any]) -> None:
+        with self._lock:
+            self._waits.add(wait)
+            self._refusal = None
+            if self._view is not None:
+                wait.offer(self._view)
+
+    def _unregister(self, wait: _Wait[typing.Any]) -> None:
+        with self._lock:
+            self._waits.discard(wait)
+            self._used_at_s = time.monotonic()
+            if self._feed is not None and not self._drop_pending:
+                self._drop_pending = True
+                self._link.attendant.after(LINGER_S, attendants.weakly(self._drop))
+
+    def _sleep(self, call: Call, deadline: Deadline) -> None:
+        """Until something may have changed; open what must be watched, read what must be read."""
+        with self._lock:
+            if self._refusal is not None:
+                raise self._refusal
+            watched, stands = self._feed is not None, self._stands_from is not None
+            read = stands and self._view is None and not self._reading
+            self._reading = self._reading or read
+        if read:
+            self._confirm(call, deadline)
+        elif not watched:
+            self._open()
+        elif not self._link.client.wait(call.waiter, deadline.sooner(SAFETY_S)) and self._is_read_due():
+            self._confirm(call, deadline)
+
+    def _is_read_due(self) -> bool:
+        """Whether it is for this wait to make the safety read."""
+        with self._lock:
+            now_s = time.monotonic()
+            due = now_s - self._read_at_s >= SAFETY_S
+            if due:
+                self._read_at_s = now_s
+            return due
+
+    def _confirm(self, call: Call, deadline: Deadline) -> None:
+        client = self._link.client
+        try:
+            self.look(deadline.sooner(client.options.timeout_s))
+        except clients.OUTAGE:
+            client.wait(call.waiter, deadline.sooner(RETRY_S))
+        finally:
+            with self._lock:
+                self._reading = False
+                self._wake_all()  # if it failed, somebody else may have more luck
+
+    def _adopt(self, view: View) -> None:
+        """A read came; it is worth keeping if the watch tells all that follows it."""
+        with self._lock:
+            if self._stands_from is None or view.revision < self._stands_from:
+                return
+            if self._view is None:
+                early, self._early = self._early, []
+            elif view.revision > self._view.revision:
+                early = []
+            else:
+                return
+            self._show(view)
+            for events in early:
+                self._follow(events)
+
+    def _show(self, view: View) -> None:
+        self._view = view
+        for wait in list(self._waits):
+            wait.offer(view)
+
+    def _follow(self, events: list[watch.Event]) -> None:
+        """Show each revision by itself: what is true for a moment only must be seen, too."""
+        assert self._view is not None
+        for revision, changes in _by_revision(events):
+            if revision > self._view.revision:
+                self._show(self._view.after(changes, revision))
+
+    # The watch.
+
+    def _open(self) -> None:
+        feed = _Feed(self)
+        with self._lock:
+            if self._feed is not None:
+                return
+            self._feed = feed
+        feed.watch = self._link.watcher.watch(self._key, feed, range_end=self._range_end)
+
+    def _drop(self) -> None:
+        """End the watch when nobody needed it for a while."""
+        with self._lock:
+            unused_s = time.monotonic() - self._used_at_s
+            if self._waits or unused_s < LINGER_S:
+                self._link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop))
+                return
+            self._drop_pending = False
+            dropped = self._forget()
+        if dropped is not None and dropped.watch is not None:
+            dropped.watch.cancel()
+
+    def _forget(self) -> _Feed | None:
+        """Nothing is followed any more.  Under the lock."""
+        dropped, self._feed = self._feed, None
+        self._stands_from = None
+        self._view = None
+        self._early = []
+        return dropped
+
+    def _wake_all(self) -> None:
+        for wait in self._waits:
+            wait.call.waiter.wake()
+
+    def stands(self, feed: _Feed, revision: int) -> None:
+        """The watch tells what comes after `revision`."""
+        with self._lock:
+            if feed is self._feed and self._stands_from is None:
+                self._stands_from = revision
+                self._wake_all()
+
+    def changed(self, feed: _Feed, events: list[watch.Event]) -> None:
+        """The watch told this."""
+        with self._lock:
+            if feed is not self._feed:
+                return
+            if self._view is None:
+                self._early.append(events)
+            else:
+                self._follow(events)
+
+    def missed(self, feed: _Feed, refusal: errors.CoordError | None = None) -> None:
+        """The watch is over: a new one, or none."""
+        with self._lock:
+            if feed is self._feed:
+                self._forget()
+                self._refusal = refusal
+            self._wake_all()
+
+
+class _Feed:
+    """One watch of a vigil's."""
+
+    def __init__(self, vigil: Vigil) -> None:
+        self._vigil = vigil
+        self.watch: watch.Watch | None = None
+
+    def on_created(self, revision: int) -> None:
+        self._vigil.stands(self, revision)
+
+    def on_events(self, events: list[watch.Event]) -> None:
+        self._vigil.changed(self, events)
+
+    def on_gap(self, compacted: int) -> None:
+        self._vigil.missed(self)
+
+    def on_refused(self, error: errors.CoordError) -> None:
+        self._vigil.missed(self, error)
+
+
+def _by_revision(events: list[watch.Event]) -> typing.Iterator[tuple[int, list[watch.Event]]]:
+    changes: list[watch.Event] = []
+    for event in events:
+        if changes and event.mod_revision != changes[0].mod_revision:
+            yield changes[0].mod_revision, changes
+            changes = []
+        changes.append(event)
+    if changes:
+        yield changes[0].mod_revision, changes
+
+
+_VIGILS: weakref.WeakKeyDictionary[Link, weakref.WeakValueDictionary[tuple[bytes, bytes], Vigil]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def vigil_at(link: Link, key: bytes) -> Vigil:
+    """The vigil of one key; the handles of one coordinator share it."""
+    return _vigil(link, key, b"")
+
+
+def vigil_under(link: Link, prefix: bytes) -> Vigil:
+    """The vigil of a prefix, which ends with a slash."""
+    return _vigil(link, prefix, keys.range_end(prefix))
+
+
+def _vigil(link: Link, key: bytes, range_end: bytes) -> Vigil:
+    vigils = _VIGILS.get(link)
+    if vigils is None:
+        vigils = _VIGILS.setdefault(link, weakref.WeakValueDictionary())
+    vigil = vigils.get((key, range_end))
+    return vigil if vigil is not None else vigils.setdefault((key, range_end), Vigil(link, key, range_end))
+
+
+def await_view(
+    vigil: Vigil, call: Call, test: typing.Callable[[View], T | None], deadline: Deadline
+) -> T | None:
+    """What `test` makes of what is there now, or later; None when the time ran out.
+
+    Outages are waited out.
+
+    Cost: 1 round trip; and those of `Vigil.wait` when it is not so yet.
+    """
+    try:
+        now = vigil.look(deadline)
+    except clients.OUTAGE:
+        if deadline.expired:
+            return None
+        raise
+    made = test(now)
+    return made if made is not None else vigil.wait(call, test, deadline, at_least=now.revision)
+
+
+def settle(link: Link, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
+    """Send a transaction until it is answered.  Only for one that may be applied late, and again.
+
+    Raises:
+        Unavailable, DeadlineExceeded: Not in time; it may have been applied.
+        Rejected: etcd refused it.
+
+    Cost: 1 commit.
+    """
+    pause_s = clients.FIRST_PAUSE_S
+    doubtful = False
+    while True:
+        try:
+            return link.client.txn(request, deadline)
+        except clients.OUTAGE as error:
+            doubtful = doubtful or error.outcome is errors.Outcome.UNKNOWN
+            if doubtful:
+                error.outcome = errors.Outcome.UNKNOWN
+            pause_s = clients.pause(pause_s, deadline, error)
