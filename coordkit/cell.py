@@ -4,11 +4,10 @@ A change is a function from the state to the next one.  What the threads of a pr
 is on its way goes with the next one, all together; a lone change is never delayed.  The commit compares the
 key's mod revision; who was too late is told the new state by the same transaction, and tries again at once.
 
-**A lost reply is settled**, not retried blindly.  Each commit also puts a fresh nonce into a leased receipt of
-this process.  The same transaction is sent again: it compares the same mod revision, so it takes effect once
-at most.  If that revision is over, no copy of it can take effect any more, and the receipt says whether one
-did.  Only when the time is up, or the session ends, before an answer comes is the caller told that nobody
-knows.
+**A lost reply is settled**, not retried blindly.  Each commit also puts a fresh nonce into a leased receipt
+of this process.  The same transaction is sent again: it compares the same mod revision, so it takes effect
+once at most.  If that revision is over, no copy of it can take effect any more, and the receipt says whether
+one did.  Only when the time is up, or the session ends, before an answer comes is nobody any wiser.
 
 Keys: `<prefix>value`, and `<prefix>receipts/<lease>-<process>`, leased.
 Invariant: a receipt is written only by its own cell, and only by one commit at a time.

@@ -140,7 +140,7 @@ class Vigil:
     """A prefix, or one key, as one process follows it.  Made by `vigil_at`."""
 
     def __init__(self, link: Link, key: bytes, range_end: bytes) -> None:
-        self._link = link
+        self.link = link
         self._key = key
         self._range_end = range_end
         self._lock = threading.Lock()
@@ -164,7 +164,7 @@ class Vigil:
 
         Cost: 1 round trip.
         """
-        client = self._link.client
+        client = self.link.client
         pause_s = clients.FIRST_PAUSE_S
         while True:
             floor = client.seen_revision
@@ -244,7 +244,7 @@ class Vigil:
             self._used_at_s = time.monotonic()
             if self._feed is not None and not self._drop_pending:
                 self._drop_pending = True
-                self._link.attendant.after(LINGER_S, attendants.weakly(self._drop))
+                self.link.attendant.after(LINGER_S, attendants.weakly(self._drop))
 
     def _sleep(self, call: Call, deadline: Deadline) -> None:
         """Until something may have changed; open what must be watched, read what must be read."""
@@ -258,7 +258,7 @@ class Vigil:
             self._confirm(call, deadline)
         elif not watched:
             self._open()
-        elif not self._link.client.wait(call.waiter, deadline.sooner(SAFETY_S)) and self._is_read_due():
+        elif not self.link.client.wait(call.waiter, deadline.sooner(SAFETY_S)) and self._is_read_due():
             self._confirm(call, deadline)
 
     def _is_read_due(self) -> bool:
@@ -271,7 +271,7 @@ class Vigil:
             return due
 
     def _confirm(self, call: Call, deadline: Deadline) -> None:
-        client = self._link.client
+        client = self.link.client
         try:
             self.look(deadline.sooner(client.options.timeout_s))
         except clients.OUTAGE:
@@ -316,14 +316,14 @@ class Vigil:
             if self._feed is not None:
                 return
             self._feed = feed
-        feed.watch = self._link.watcher.watch(self._key, feed, range_end=self._range_end)
+        feed.watch = self.link.watcher.watch(self._key, feed, range_end=self._range_end)
 
     def _drop(self) -> None:
         """End the watch when nobody needed it for a while."""
         with self._lock:
             unused_s = time.monotonic() - self._used_at_s
             if self._waits or unused_s < LINGER_S:
-                self._link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop))
+                self.link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop))
                 return
             self._drop_pending = False
             dropped = self._forget()
@@ -427,10 +427,12 @@ def await_view(
 ) -> T | None:
     """What `test` makes of what is there now, or later; None when the time ran out.
 
-    Outages are waited out.
+    Outages are waited out.  Without any time it is one look, bounded by the client's own timeout.
 
     Cost: 1 round trip; and those of `Vigil.wait` when it is not so yet.
     """
+    if deadline.expired:
+        return test(vigil.look(vigil.link.client.deadline(None)))
     try:
         now = vigil.look(deadline)
     except clients.OUTAGE:

@@ -16,7 +16,7 @@ import typing
 import attrs
 
 from coordkit import cell as cells
-from coordkit import errors, keys
+from coordkit import errors, keys, waitlist
 from coordkit import vigil as vigils
 from coordkit.deadline import Deadline
 from coordkit.recipes import hold as holds
@@ -111,14 +111,13 @@ class Latch:
         deadline = Deadline.after(timeout)
         with self._calls.begin(f"the wait for latch {self.name!r}") as call:
             try:
-                cell, _ = self._at(timeout)
-                vigil = vigils.vigil_at(cell.link, cell.key)
-                return (
-                    vigils.await_view(vigil, call, lambda view: self._is_zero(cell, view), deadline)
-                    is not None
-                )
+                cell, _ = waitlist.through_outages(lambda: self._at(timeout or None), deadline)
             except errors.DeadlineExceeded:
                 return False
+            vigil = vigils.vigil_at(cell.link, cell.key)
+            return (
+                vigils.await_view(vigil, call, lambda view: self._is_zero(cell, view), deadline) is not None
+            )
 
     def cancel(self) -> None:
         """End all waits on this object: they raise Cancelled."""

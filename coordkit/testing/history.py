@@ -32,6 +32,9 @@ class Kind(enum.Enum):
     RELEASE = "release"
     WRITE = "write"  # guarded by the fence
 
+    # Of a counter.
+    ADD = "add"  # `number` to it; `revision` is not told, `subject` is the value after it
+
 
 class Result(enum.Enum):
     """What the caller was told."""
@@ -50,6 +53,11 @@ class Rule(enum.Enum):
     FENCE = "fence"  # a grant whose fence is not above that of the grant before it
     WRITE = "write"  # a guarded write was accepted after one with a larger fence
     CLOCK = "clock"  # two holders at one moment, or fences that fall, by this machine's clock
+
+    # Of a counter.
+    SUM = "sum"  # what was added for certain is missing, or more is there than may have been added
+    TOTAL = "total"  # two additions were told values that cannot both be
+    STALE = "stale"  # an addition that began after another had ended was told a value before it
 
 
 @attrs.frozen
