@@ -44,6 +44,7 @@ from coordkit.recipes.latch import Latch
 from coordkit.recipes.lock import Lock
 from coordkit.recipes.once import Once
 from coordkit.recipes.slots import Slot, SlotState
+from coordkit.recipes.topic import Cursor, Message, Subscription, Topic
 from coordkit.recipes.value import Value, Versioned
 from coordkit.session import Session
 from coordkit.terms import State
@@ -62,6 +63,7 @@ __all__ = [
     "CoordError",
     "Coordinator",
     "Counter",
+    "Cursor",
     "DeadlineExceeded",
     "Election",
     "Gap",
@@ -74,6 +76,7 @@ __all__ = [
     "LimitMismatch",
     "Lock",
     "LockLost",
+    "Message",
     "NotHeld",
     "Once",
     "Outcome",
@@ -86,7 +89,9 @@ __all__ = [
     "Slot",
     "SlotState",
     "State",
+    "Subscription",
     "TooLarge",
+    "Topic",
     "Unauthenticated",
     "Unavailable",
     "UsageError",

@@ -25,6 +25,7 @@ from coordkit.recipes import gate as gates
 from coordkit.recipes import latch as latches
 from coordkit.recipes import lock as locks
 from coordkit.recipes import once as onces
+from coordkit.recipes import topic as topics
 from coordkit.recipes import value as values
 from coordkit.wire import channel as channels
 
@@ -244,6 +245,10 @@ class Coordinator:
     def value(self, name: str, codec: codecs.Codec = codecs.BYTES) -> values.Value:
         """A value with versions, which can be followed.  Cost: none until it is used."""
         return values.Value(self._link, name, codec)
+
+    def topic(self, name: str, codec: codecs.Codec = codecs.BYTES) -> topics.Topic:
+        """A topic.  Cost: none until it is used; no session is opened."""
+        return topics.Topic(self._link, name, codec)
 
     # The end.
 
