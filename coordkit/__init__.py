@@ -44,6 +44,7 @@ from coordkit.recipes.latch import Latch
 from coordkit.recipes.lock import Lock
 from coordkit.recipes.once import Once
 from coordkit.recipes.slots import Slot, SlotState
+from coordkit.recipes.standing import Standing
 from coordkit.recipes.topic import Cursor, Message, Subscription, Topic
 from coordkit.recipes.value import Value, Versioned
 from coordkit.session import Session
@@ -88,6 +89,7 @@ __all__ = [
     "SessionLost",
     "Slot",
     "SlotState",
+    "Standing",
     "State",
     "Subscription",
     "TooLarge",

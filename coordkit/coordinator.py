@@ -25,12 +25,16 @@ from coordkit.recipes import gate as gates
 from coordkit.recipes import latch as latches
 from coordkit.recipes import lock as locks
 from coordkit.recipes import once as onces
+from coordkit.recipes import standing as standings
 from coordkit.recipes import topic as topics
 from coordkit.recipes import value as values
 from coordkit.wire import channel as channels
 
 if typing.TYPE_CHECKING:
     from coordkit.etcd import facade
+
+P = typing.ParamSpec("P")
+T = typing.TypeVar("T")
 
 EXIT_S = 2.0  # what closing may take when the process ends
 
@@ -107,10 +111,11 @@ class Coordinator:
         self._link = sessions.Link(self.client, watch.Watcher(self.client), chosen.namespace, chosen.identity)
         self._pid = os.getpid()
         self._opening = threading.Lock()
-        self._guard = threading.Lock()  # of `_extra` and `_etcd`
+        self._guard = threading.Lock()  # of `_extra`, `_etcd` and `_standings`
         self._shared: dict[int, sessions.Session] = {}  # by TTL: our own, and those of etcd3's locks
         self._extra: weakref.WeakSet[sessions.Session] = weakref.WeakSet()
         self._etcd: facade.Client | None = None
+        self._standings: dict[str, standings.Standing] = {}
         self._closed = False
         _prepare_exit()
 
@@ -211,6 +216,34 @@ class Coordinator:
         """One leader at a time, and everybody may watch who it is.  Cost: none until it is used."""
         return elections.Election(self._session_by, name, self._link)
 
+    def standing(self, name: str, value: bytes | str | None = None) -> standings.Standing:
+        """This process's candidate in the election `name`, in the background; one for all who ask.
+
+        Args:
+            name: Of the election.
+            value: What to proclaim, if it does not stand yet; by default the identity.
+
+        Cost: as `Standing.start` when it does not stand yet.
+        """
+        with self._guard:
+            self._check_open()
+            standing = self._standings.get(name)
+            if standing is None or standing.closed:
+                self._standings[name] = standing = standings.Standing(self.election(name), value)
+        return standing.start()
+
+    def leader_only(
+        self, name: str
+    ) -> typing.Callable[[typing.Callable[P, T]], typing.Callable[P, T | None]]:
+        """A decorator: calls run in the process that leads the election `name`; elsewhere they return None.
+
+        The process stands from its first call on.  A call that led when it began, and not until it ended,
+        raises LockLost.
+
+        Cost: none for a call, but that `standing` begins with the first.
+        """
+        return standings.leader_only(lambda: self.standing(name))
+
     def once(
         self,
         name: str,
@@ -280,6 +313,9 @@ class Coordinator:
         with self._guard:
             open_sessions = [*self._extra, *self._shared.values()]
             facade = self._etcd
+            candidates = list(self._standings.values())
+        for candidate in candidates:
+            candidate.close(limit.remaining() / 2)
         if facade is not None:
             facade.close()
         for session in open_sessions:
