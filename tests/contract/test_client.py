@@ -296,9 +296,7 @@ class TestTransactions:
             .commit()
         )
 
-        found = [
-            [each.key.removeprefix(start) for each in result.found(index).kvs] for index in (0, 1, 2, 3)
-        ]
+        found = [[each.key.removeprefix(start) for each in result.found(index).kvs] for index in (0, 1, 2, 3)]
         assert found == [[b"b", b"a", b"c"], [b"c", b"a"], [b"a", b"c"], []]
         assert [result.found(index).more for index in (0, 1)] == [False, True]
         assert result.found(3).count == 3

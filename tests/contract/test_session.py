@@ -643,4 +643,3 @@ class TestClose:
         for use in (lambda: other.session, other.new_session, other.lock("a").acquire, put(other, b"a")):
             with pytest.raises(errors.Closed):
                 use()
-
