@@ -43,6 +43,7 @@ from coordkit.recipes.gate import Gate
 from coordkit.recipes.latch import Latch
 from coordkit.recipes.lock import Lock
 from coordkit.recipes.once import Once
+from coordkit.recipes.queue import Job, Queue
 from coordkit.recipes.slots import Slot, SlotState
 from coordkit.recipes.standing import Standing
 from coordkit.recipes.topic import Cursor, Message, Subscription, Topic
@@ -71,6 +72,7 @@ __all__ = [
     "Gate",
     "InvalidName",
     "InvalidValue",
+    "Job",
     "Latch",
     "Leadership",
     "LeaseNotFound",
@@ -82,6 +84,7 @@ __all__ = [
     "Once",
     "Outcome",
     "PermissionDenied",
+    "Queue",
     "QueueFull",
     "QuotaExceeded",
     "Rejected",

@@ -25,6 +25,7 @@ from coordkit.recipes import gate as gates
 from coordkit.recipes import latch as latches
 from coordkit.recipes import lock as locks
 from coordkit.recipes import once as onces
+from coordkit.recipes import queue as queues
 from coordkit.recipes import standing as standings
 from coordkit.recipes import topic as topics
 from coordkit.recipes import value as values
@@ -282,6 +283,34 @@ class Coordinator:
     def topic(self, name: str, codec: codecs.Codec = codecs.BYTES) -> topics.Topic:
         """A topic.  Cost: none until it is used; no session is opened."""
         return topics.Topic(self._link, name, codec)
+    def queue(
+        self,
+        name: str,
+        codec: codecs.Codec = codecs.BYTES,
+        *,
+        max_deliveries: int = 5,
+        ack_wait: float | None = None,
+        max_length: int | None = None,
+        max_bytes: int | None = None,
+        dedup_window: float = 300,
+    ) -> queues.Queue:
+        """A queue of jobs.  Cost: none until it is used.
+
+        Args:
+            name: Any text of at most 255 bytes.
+            codec: How values become bytes: `coordkit.codecs.JSON`, for one.
+            max_deliveries: How often an item is delivered before it goes to the dead letters.
+            ack_wait: Seconds after which a job that was neither acked nor nacked is another's; None: never,
+                as long as its consumer lives.  The same for all consumers of a queue.
+            max_length: Items that it holds before `put` waits, roughly.
+            max_bytes: The same in bytes, estimated.
+            dedup_window: Seconds for which a `dedup_id` is remembered, at least.
+
+        Raises:
+            InvalidName, InvalidValue
+        """
+        chosen = queues.Terms.of(codec, max_deliveries, ack_wait, max_length, max_bytes, dedup_window)
+        return queues.Queue(self._session_by, name, chosen, self._link)
 
     # The end.
 

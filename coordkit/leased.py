@@ -48,6 +48,17 @@ class Deleted:
     at_once: bool
 
 
+@attrs.frozen
+class Written:
+    """What a transaction with leased puts did, or, where its reply was lost, what was found to be done."""
+
+    result: kv.TxnResult
+    #: The index of the first result: those of `then`, or those of `look`.
+    first: int
+    #: Whether they are those of `look`.
+    looked: bool
+
+
 class LeasedKeys(abc.ABC):
     """The part of a session that creates keys."""
 
@@ -234,10 +245,15 @@ class LeasedKeys(abc.ABC):
 
     def _find_out(self, key: bytes, epoch: int, deadline: Deadline) -> kv.KeyValue | None:
         """End the epoch, and read what the creates that compared it have made.  None: nothing, for good."""
+        result, first = self._look([kv.get(key)], epoch, deadline)
+        return result.found(first).first
+
+    def _look(self, look: list[kv.Op], epoch: int, deadline: Deadline) -> tuple[kv.TxnResult, int]:
+        """End the epoch, and run `look` at the same revision; the index of its first result."""
         request = kv.txn_request(
             [kv.mod(self.key) == epoch],
-            [kv.put(self.key, self._value, lease=self.lease_id), kv.get(self.key), kv.get(key)],
-            [kv.get(self.key), kv.get(key)],
+            [kv.put(self.key, self._value, lease=self.lease_id), self.read_key, *look],
+            [self.read_key, *look],
         )
         pause_s = clients.FIRST_PAUSE_S
         while True:
@@ -249,7 +265,41 @@ class LeasedKeys(abc.ABC):
                 continue
             offset = 1 if result.succeeded else 0
             self._see_key(result.found(offset).first)
-            return result.found(offset + 1).first
+            return result, offset + 1
+
+    def write(self, then: list[kv.Op], look: list[kv.Op], deadline: Deadline) -> Written:
+        """A transaction of several leased puts, in this session's epoch; meant for the background.
+
+        Args:
+            then: What to do: mostly nested transactions, each with its own compares.
+            look: If its reply was lost: reads that find out what it did, which is all that it will ever do.
+            deadline: If it comes before an answer, nobody knows.
+
+        Raises:
+            SessionLost: What was put is gone, or will never be.
+            DeadlineExceeded, Unavailable, Rejected: `outcome` says whether it may have been applied.
+
+        Cost: 1 commit; 1 more if its reply was lost.
+        """
+        while True:
+            self.check()
+            with self._epoch_lock:
+                epoch, in_epoch = self._epoch, self._in_epoch
+            request = kv.txn_request([in_epoch], then, [self.read_key])
+            try:
+                result = self.client.txn(request, deadline.sooner(self.remaining()))
+            except errors.LeaseNotFound as error:
+                self.lose("etcd says that its lease is gone")
+                raise errors.SessionLost(f"{self} was lost: {self.reason}") from error
+            except _OUTAGE as error:
+                if deadline.expired:
+                    raise
+                if not _certainly_nothing(error):
+                    return Written(*self._look(look, epoch, deadline), looked=True)
+                continue
+            if result.succeeded:
+                return Written(result, 0, looked=False)
+            self._see_key(result.found(0).first)  # the epoch was over: the refusal is certain
 
     def withdraw(self, key: bytes, epoch: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
         """Delete a key of ours and end the epoch that its creates compared, until that is certain.

@@ -121,8 +121,9 @@ def range(
     oldest_first: bool = False,
     limit: int = 0,
     max_create_revision: int = 0,
+    start: bytes = b"",
 ) -> Op:
-    """Read all keys under a prefix, in key order, or in the order of their creation."""
+    """Read all keys under a prefix, in key order from `start` on, or in the order of their creation."""
     request = range_request(
         prefix,
         keys_only=keys_only,
@@ -131,6 +132,7 @@ def range(
         oldest_first=oldest_first,
         limit=limit,
         max_create_revision=max_create_revision,
+        start=start,
     )
     return Op(_field(1, request.SerializeToString()))
 
@@ -144,12 +146,13 @@ def range_request(
     oldest_first: bool = False,
     limit: int = 0,
     max_create_revision: int = 0,
+    start: bytes = b"",
 ) -> messages.RangeRequest:
     """The request behind `range`."""
-    start = keys.to_bytes(prefix, "prefix")
+    whole = keys.to_bytes(prefix, "prefix")
     request = messages.RangeRequest(
-        key=start or b"\0",
-        range_end=keys.range_end(start),
+        key=start or whole or b"\0",
+        range_end=keys.range_end(whole),
         keys_only=keys_only,
         count_only=count_only,
         limit=limit,
@@ -240,6 +243,10 @@ class Txn:
         """Add what to do when one does not."""
         self._otherwise.extend(_checked(ops, Op))
         return self
+
+    def parts(self) -> tuple[list[Compare], list[Op], list[Op]]:
+        """Conditions, what to do if they hold, and what otherwise: to be made part of another transaction."""
+        return list(self._when), list(self._then), list(self._otherwise)
 
     def commit(self, timeout: float | None = None) -> TxnResult:
         """Send it.

@@ -80,8 +80,12 @@ def current(source: Source, deadline: Deadline) -> Session:
 
 def attach(loss: errors.CoordError, to: BaseException) -> None:
     """Note a loss on an exception that is on its way already."""
-    note = f"While it was on its way: {loss}"
+    note(to, f"While it was on its way: {loss}")
+
+
+def note(to: BaseException, text: str) -> None:
+    """Say something more on an exception."""
     if hasattr(to, "add_note"):
-        to.add_note(note)
+        to.add_note(text)
     else:  # Python 3.10: the same attribute, which newer tracebacks print
-        to.__notes__ = [*getattr(to, "__notes__", []), note]  # type: ignore[attr-defined]
+        to.__notes__ = [*getattr(to, "__notes__", []), text]  # type: ignore[attr-defined]

@@ -1,0 +1,320 @@
+"""The fetcher: claims for all callers of a process as many items as they wait for, and not one more.
+
+It is a thread that exists while somebody waits.  A round is: read the head of the queue (1 round trip), share
+it out among the callers (`window.plan`), claim (1 commit), hand out.  With nothing to be had it sleeps, and
+reads nothing, until the watch tells of something.
+
+Consumers that collide (somebody else claimed what we had seen) leave some places to the others the next time,
+up to 64, at random.  Those who do not collide take from the head.
+
+Callers only wait for their event: an interruption of one (Ctrl-C, `gevent.Timeout`, `kill`) strikes no
+transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import threading
+import typing
+import weakref
+
+from coordkit import errors, forks
+from coordkit.deadline import NEVER, Deadline
+from coordkit.etcd import kv
+from coordkit.recipes.queue import claiming, upkeep, window
+from coordkit.recipes.queue.delivery import Delivery, Desk
+from coordkit.recipes.queue.window import Candidate, Want, Window
+
+if typing.TYPE_CHECKING:
+    from coordkit.recipes.queue.sites import Site
+
+MOST = 100  # claims a transaction
+FIRST_MOST = 16
+SMALL_BYTES, LARGE_BYTES = 2**20, 2**22  # of a reply: below, more items may come; above, fewer
+LINGER_S = 1.0  # how long the thread outlives its last caller
+LONGEST_PAUSE_S = 1.0
+_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
+
+_log = logging.getLogger("coordkit")
+
+
+class Request:
+    """What one caller waits for.  Changed under the fetcher's lock."""
+
+    def __init__(self, count: int, most_deliveries: int, ack_wait_s: float, deadline: Deadline) -> None:
+        self.count = count
+        self.most_deliveries = most_deliveries
+        self.ack_wait_s = ack_wait_s
+        self.deadline = deadline
+        self.once = deadline.expired  # a try: one look, and an answer
+        self.event = forks.event()
+        self.deliveries: list[Delivery] = []
+        self.error: BaseException | None = None
+        self.trouble: errors.CoordError | None = None  # why nothing could be read lately
+        self.over = False  # answered, or given up
+
+    @property
+    def want(self) -> Want:
+        """What is still missing."""
+        return Want(self.count - len(self.deliveries), self.most_deliveries, not self.deliveries)
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Answer."""
+        self.error = error
+        self.over = True
+        self.event.set()
+
+
+class Fetcher:
+    """One for all consumers of a queue in this process."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = weakref.proxy(site)
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._requests: list[Request] = []
+        self._news = forks.event()
+        self._running = False
+        self._most = FIRST_MOST
+        self._step = 0  # how many free places may be left to others
+        self._first = ""  # the id at which claims begin to matter, as far as is known
+        self._claims_seen = 0
+        self._failures = 0  # rounds that failed, in a row
+        self._stuck = upkeep.StuckClaims()
+        _FETCHERS.add(self)
+
+    # For callers.
+
+    def fetch(self, request: Request) -> list[Delivery]:
+        """Wait for deliveries.
+
+        Returns:
+            At least one, or none when the time is up.
+
+        Raises:
+            Unavailable, DeadlineExceeded: The time is up, and etcd could not be asked.
+            SessionLost, Closed, Rejected: Waiting is of no use.
+        """
+        site = self._site
+        limit = Deadline.after(site.link.client.options.timeout_s) if request.once else request.deadline
+        try:
+            self._enter(request)
+            while not request.over and not limit.expired:
+                request.event.wait(limit.wait_s())
+            self._leave(request)
+        except BaseException:
+            self._leave(request)
+            for delivery in request.deliveries:
+                self._undo(delivery)
+            raise
+        if request.error is not None:
+            raise request.error
+        if not request.deliveries and request.trouble is not None:
+            raise request.trouble
+        return request.deliveries
+
+    def ring(self) -> None:
+        """Something may have changed: look.  Quick; it may run on a reader."""
+        self._news.set()
+
+    def _enter(self, request: Request) -> None:
+        with self._lock:
+            self._requests.append(request)
+            starts, self._running = not self._running, True
+        if starts:
+            # It keeps the site alive as long as it runs.
+            site = self._site.itself()
+            threading.Thread(
+                target=self._run, args=(site,), name=f"coordkit-{site.title}", daemon=True
+            ).start()
+        else:
+            self._news.set()
+
+    def _leave(self, request: Request) -> None:
+        """It wants nothing more."""
+        with self._lock:
+            request.over = True
+            if request in self._requests:
+                self._requests.remove(request)
+        self._news.set()
+
+    # The thread.
+
+    def _run(self, site: Site) -> None:
+        while self._pid == os.getpid():
+            if not self._requests:
+                self._news.wait(LINGER_S)
+                self._news.clear()
+                with self._lock:
+                    if not self._requests:
+                        self._running = False
+                        return
+            try:
+                self._round(site)
+                self._failures = 0
+            except _OUTAGE as error:
+                self._stumble(error)
+            except errors.SessionLost as error:
+                if not site.renews:
+                    self._fail(error)
+            except Exception as error:  # told to those who wait
+                self._fail(error)
+
+    def _stumble(self, error: errors.CoordError) -> None:
+        """etcd could not be asked: those who have time wait on."""
+        with self._lock:
+            for request in self._requests:
+                request.trouble = error
+                if request.once:
+                    request.end(error)
+            self._requests = [each for each in self._requests if not each.over]
+        self._failures += 1
+        pause_s = min(0.02 * 2**self._failures, LONGEST_PAUSE_S)
+        self._news.wait(pause_s * random.uniform(0.5, 1.0))
+        self._news.clear()
+
+    def _fail(self, error: BaseException) -> None:
+        """Waiting is of no use."""
+        with self._lock:
+            requests, self._requests = self._requests, []
+        for request in requests:
+            request.end(error)
+
+    def _round(self, site: Site) -> None:
+        desk = site.desk(NEVER)
+        self._news.clear()
+        desk.collect_dropped()
+        with self._lock:
+            requests = list(self._requests)
+        wanted = min(sum(each.want.count for each in requests), self._most)
+        found = self._look(desk, wanted)
+        for request in requests:
+            request.trouble = None
+        upkeep.return_orphans(desk, found.claims)
+        ack_wait_s = min((each.ack_wait_s for each in requests), default=math.inf)
+        self._stuck.look(desk, found.claims, ack_wait_s)
+        if found.due_ms is not None and upkeep.is_due(found.due_ms):
+            upkeep.promote(site.link, desk.layout)
+            return
+        places = random.randint(0, self._step)
+        free = window.skip(found.candidates, wanted, places)
+        shares = window.plan(free, [each.want for each in requests], self._most, self._has_last_chance(desk))
+        if any(shares):
+            exhausted = not found.more and sum(map(len, shares)) >= len(free)
+            self._claim(desk, list(zip(requests, shares, strict=True)), exhausted)
+        else:
+            self._answer_what_there_is()
+            self._sleep(site, desk, found)
+
+    def _look(self, desk: Desk, wanted: int) -> Window:
+        """Read the head of the queue, as far as is needed.  Cost: 1 round trip, more if much is claimed."""
+        layout, client = desk.layout, desk.session.client
+        limit = min(wanted + window.STEP + self._claims_seen, window.LARGEST)
+        found: Window | None = None
+        while True:
+            start = b"" if found is None else found.last_key + b"\0"
+            first = self._first if found is None else found.last_id
+            request = kv.txn_request([], window.read_ops(layout, limit, first, start))
+            request.key = layout.items
+            page = window.read(layout, client.txn(request, client.deadline(None)))
+            found = page if found is None else found.with_next(page)
+            if not found.more or len(found.candidates) >= wanted + self._step:
+                break
+        self._first = found.first
+        self._claims_seen = len(found.claims)
+        return found
+
+    def _has_last_chance(self, desk: Desk) -> bool:
+        return any(delivery.has_last_chance for delivery in list(desk.out.values()))
+
+    def _claim(self, desk: Desk, shares: list[tuple[Request, list[Candidate]]], exhausted: bool) -> None:
+        chosen = [each for _, share in shares for each in share]
+        try:
+            deliveries = {each.id: each for each in claiming.claim(desk, chosen, NEVER)}
+        except BaseException:
+            self._most = max(1, self._most // 2)  # should its reply have been too large
+            raise
+        self._learn(len(chosen), list(deliveries.values()))
+        left: list[Delivery] = []
+        with self._lock:
+            for request, share in shares:
+                got = [deliveries[each.id] for each in share if each.id in deliveries]
+                if request.over:
+                    left.extend(got)
+                    continue
+                self._hand(request, got)
+                suspect = any(each.deliveries for each in share)
+                if request.deliveries and (suspect or exhausted or request.want.count == 0):
+                    request.end()
+            for delivery in list(left):
+                # Its caller has gone: to another one, as long as it may be delivered beside others.
+                heir = next((each for each in self._requests if not each.over and not each.deliveries), None)
+                if heir is not None and delivery.attempt == 1:
+                    left.remove(delivery)
+                    self._hand(heir, [delivery])
+                    heir.end()
+            self._requests = [each for each in self._requests if not each.over]
+        for delivery in left:
+            self._undo(delivery)
+
+    def _hand(self, request: Request, deliveries: list[Delivery]) -> None:
+        for delivery in deliveries:
+            delivery.has_last_chance = 1 < request.most_deliveries <= delivery.attempt
+            delivery.desk.limit_time(delivery, request.ack_wait_s)
+        request.deliveries.extend(deliveries)
+
+    def _learn(self, tried: int, deliveries: list[Delivery]) -> None:
+        """From how a claim went: how far to step aside, and how much to claim at once."""
+        lost = tried - len(deliveries)
+        if 2 * lost > tried:
+            self._step = min(max(2 * self._step, 4), window.STEP)
+        elif not lost:
+            self._step //= 2
+        size_bytes = sum(len(delivery.value) for delivery in deliveries)
+        if size_bytes > LARGE_BYTES:
+            self._most = max(1, self._most // 2)
+        elif size_bytes < SMALL_BYTES and tried == self._most:
+            self._most = min(2 * self._most, MOST)
+
+    def _answer_what_there_is(self) -> None:
+        """Nothing is free: those who have something go with that, those who only try go with nothing."""
+        with self._lock:
+            for request in self._requests:
+                if request.once or request.deliveries:
+                    request.end()
+            self._requests = [each for each in self._requests if not each.over]
+
+    def _sleep(self, site: Site, desk: Desk, found: Window) -> None:
+        if not self._requests:
+            return
+        arrivals = site.arrivals
+        arrivals.known = found.revision
+        with arrivals.listening():
+            since = arrivals.since
+            if since is not None and since > found.revision:
+                return  # what came between the look and the watch was told by nobody: look again
+            nap_s = float(desk.session.ttl_s)  # old servers lose events
+            if found.due_ms is not None:
+                nap_s = min(nap_s, upkeep.seconds_until(found.due_ms))
+            if found.claims:
+                nap_s = min(nap_s, self._stuck.look_again_s)
+            self._news.wait(nap_s)
+
+    def _undo(self, delivery: Delivery) -> None:
+        delivery.desk.defer(delivery.desk.undo, delivery)
+
+
+_FETCHERS: weakref.WeakSet[Fetcher] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for fetcher in list(_FETCHERS):
+        fetcher._lock = threading.Lock()
+        fetcher._fail(errors.Closed("this queue belongs to another process, which forked: connect anew"))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,95 @@
+"""How a queue is to be used, and the arguments that its methods take, checked."""
+
+from __future__ import annotations
+
+import math
+import typing
+
+import attrs
+
+from coordkit import codecs, errors, keys
+from coordkit.recipes.queue import names, producer, upkeep
+
+DEFAULT_DELIVERIES = 5
+DEFAULT_DEDUP_WINDOW_S = 300
+
+
+@attrs.frozen
+class Terms:
+    """How a queue is to be used; the same for all who use it, best."""
+
+    codec: codecs.Codec = codecs.BYTES
+    most_deliveries: int = DEFAULT_DELIVERIES
+    ack_wait_s: float = math.inf
+    max_length: int | None = None
+    max_bytes: int | None = None
+    dedup_window_s: int = DEFAULT_DEDUP_WINDOW_S
+
+    @classmethod
+    def of(
+        cls,
+        codec: codecs.Codec = codecs.BYTES,
+        max_deliveries: int = DEFAULT_DELIVERIES,
+        ack_wait: float | None = None,
+        max_length: int | None = None,
+        max_bytes: int | None = None,
+        dedup_window: float = DEFAULT_DEDUP_WINDOW_S,
+    ) -> Terms:
+        """Checked, from what a user wrote.
+
+        Raises:
+            InvalidValue: A number that makes no sense.
+        """
+        for method in ("encode", "decode"):
+            if not callable(getattr(codec, method, None)):
+                raise errors.InvalidValue(f"codec must have a method {method!r}, as coordkit.codecs.JSON has")
+        for what, number in (("max_length", max_length), ("max_bytes", max_bytes)):
+            if number is not None:
+                whole(number, what)
+        return cls(
+            codec,
+            whole(max_deliveries, "max_deliveries"),
+            math.inf if ack_wait is None else seconds(ack_wait, "ack_wait"),
+            max_length,
+            max_bytes,
+            math.ceil(seconds(dedup_window, "dedup_window")),
+        )
+
+
+def whole(number: int, what: str, least: int = 1, most: int = 2**31) -> int:
+    """A whole number in its bounds.
+
+    Raises:
+        InvalidValue: It is none.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+        raise errors.InvalidValue(f"{what} must be a whole number from {least} to {most}, not {number!r}")
+    return number
+
+
+def seconds(number: float, what: str) -> float:
+    """Seconds, more than 0."""
+    if isinstance(number, bool) or not isinstance(number, (int, float)) or not 0 < number < math.inf:
+        raise errors.InvalidValue(f"{what} must be a positive number of seconds, not {number!r}")
+    return number
+
+
+def parcel(
+    codec: codecs.Codec, value: typing.Any, priority: int, delay: float, dedup_id: str | None
+) -> producer.Parcel:
+    """An item to be put, checked before anything is sent.
+
+    Raises:
+        InvalidValue, InvalidName, TooLarge
+    """
+    stored = codec.encode(value)
+    if len(stored) > producer.LARGEST_VALUE_BYTES:
+        raise errors.TooLarge(
+            f"an item of {len(stored)} bytes is larger than {producer.LARGEST_VALUE_BYTES}; nothing was put"
+        )
+    return producer.Parcel(
+        stored,
+        whole(priority, "priority", 0, names.LARGEST_PRIORITY),
+        upkeep.due_in(delay),
+        None if dedup_id is None else keys.segment(dedup_id, "dedup_id"),
+    )

@@ -1,0 +1,143 @@
+"""What any consumer does for all of them, when it looks at the queue.
+
+Delayed items that are due move to the items; the due times are wall-clock times, so clocks that differ move
+items early or late.  A claim of a consumer that is alive but stuck is ended after `ack_wait`: by its own
+process, or, should that one be stuck as a whole, by another consumer, which has seen the claim for longer
+than that by its own clock.  A claim of ours that no delivery of ours stands for is given back.
+
+Every step compares what was seen; two consumers may do the same at the same time.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import typing
+
+from coordkit import errors
+from coordkit.deadline import boottime
+from coordkit.etcd import kv
+from coordkit.recipes.queue import names
+from coordkit.recipes.queue.delivery import Desk
+from coordkit.recipes.queue.window import Claim
+from coordkit.session import Link
+
+LONGEST_DELAY_S = 10**10
+MOST_PROMOTED = 32
+MOST_BYTES = 2**20
+GRACE = 1.25  # how many times its ack_wait a claim of a stuck process lasts, and a second more
+
+
+def now_ms() -> int:
+    """Wall-clock time, for due times alone."""
+    return round(datetime.datetime.now(datetime.timezone.utc).timestamp() * 1000)
+
+
+def is_due(due_ms: int) -> bool:
+    """Whether the time has come."""
+    return due_ms <= now_ms()
+
+
+def seconds_until(due_ms: int) -> float:
+    """How long it is until then."""
+    return max(0.0, (due_ms - now_ms()) / 1000)
+
+
+def due_in(delay_s: float) -> int | None:
+    """The due time after so many seconds; None for 0.
+
+    Raises:
+        InvalidValue: Negative, or no number.
+    """
+    if (
+        isinstance(delay_s, bool)
+        or not isinstance(delay_s, (int, float))
+        or not 0 <= delay_s < LONGEST_DELAY_S
+    ):
+        raise errors.InvalidValue(f"delay must be a number of seconds, 0 or more, not {delay_s!r}")
+    return now_ms() + math.ceil(delay_s * 1000) if delay_s else None
+
+
+def promote(link: Link, layout: names.Layout) -> None:
+    """Move what is due to the items, some of it at a time.  Cost: 1 round trip and 1 commit."""
+    client = link.client
+    request = kv.txn_request([], [kv.range(layout.delayed, limit=MOST_PROMOTED)])
+    request.key = layout.delayed
+    found = client.txn(request, client.deadline(None)).found(0)
+    ops: list[kv.Op] = []
+    size_bytes = 0
+    for each in found.kvs:
+        named = layout.of_delayed(each.key)
+        if named is None or not is_due(named[0]):
+            continue
+        size_bytes += len(each.value)
+        if ops and size_bytes > MOST_BYTES:
+            break
+        ops.append(_move(each, layout.item(named[1])))
+    if not ops:
+        return
+    try:
+        client.txn(kv.txn_request([], ops), client.deadline(None))
+    except errors.Rejected:
+        for op in ops:  # two of one name, or one too large: the others go on
+            _try(link, op)
+
+
+def _move(delayed: kv.KeyValue, item: bytes) -> kv.Op:
+    """If it is still there and unchanged: from the delayed ones to the items."""
+    return kv.nested(
+        [kv.mod(delayed.key) == delayed.mod_revision, kv.create(item) == 0],
+        [kv.put(item, delayed.value), kv.delete(delayed.key)],
+    )
+
+
+def _try(link: Link, op: kv.Op) -> None:
+    try:
+        link.client.txn(kv.txn_request([], [op]), link.client.deadline(None))
+    except errors.QuotaExceeded:
+        raise  # told to whoever waits: nothing can be promoted
+    except errors.Rejected:
+        return
+
+
+def return_orphans(desk: Desk, claims: typing.Iterable[Claim]) -> None:
+    """Give back claims of ours that no delivery stands for: their transaction came after we gave it up."""
+    for claim in claims:
+        if (
+            claim.lease == desk.session.lease_id
+            and claim.id not in desk.out
+            and claim.id not in desk.claiming
+        ):
+            _end_claim(desk, claim)
+
+
+def _end_claim(desk: Desk, claim: Claim) -> None:
+    key = desk.layout.claim(claim.id)
+    request = kv.txn_request([kv.create(key) == claim.create_revision], [kv.delete(key)])
+    desk.session.client.txn(request, desk.session.client.deadline(None))
+
+
+class StuckClaims:
+    """The janitor: others' claims, and since when they are seen here."""
+
+    def __init__(self) -> None:
+        self._since_s: dict[Claim, float] = {}
+        #: In how many seconds a look may be worth it.
+        self.look_again_s = math.inf
+
+    def look(self, desk: Desk, claims: typing.Iterable[Claim], ack_wait_s: float) -> None:
+        """End those which have been seen for too long."""
+        self.look_again_s = math.inf
+        if ack_wait_s == math.inf:
+            self._since_s.clear()
+            return
+        now = boottime()
+        others = [claim for claim in claims if claim.lease != desk.session.lease_id]
+        self._since_s = {claim: self._since_s.get(claim, now) for claim in others}
+        for claim, since_s in list(self._since_s.items()):
+            left_s = since_s + ack_wait_s * GRACE + 1 - now
+            if left_s > 0:
+                self.look_again_s = min(self.look_again_s, left_s)
+            else:
+                _end_claim(desk, claim)
+                del self._since_s[claim]
