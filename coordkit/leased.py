@@ -156,6 +156,7 @@ class LeasedKeys(abc.ABC):
         Cost: 1 commit; 1 more whenever a reply was lost.
         """
         at_once = True
+        patience_s = clients.PATIENCE_S
         while True:
             self.check()
             with self._epoch_lock:
@@ -166,11 +167,12 @@ class LeasedKeys(abc.ABC):
                 [kv.get(key), self.read_key],
             )
             try:
-                result = self.client.txn(request, deadline.sooner(self.remaining()))
+                result = self.client.txn(request, deadline.sooner(min(self.remaining(), patience_s)))
             except errors.LeaseNotFound as error:
                 self.lose("etcd says that its lease is gone")
                 raise errors.SessionLost(f"{self} was lost: {self.reason}") from error
             except BaseException as error:
+                patience_s *= 2
                 if not _certainly_nothing(error):
                     at_once = False
                     found = self._resolve(key, epoch, deadline, error)
@@ -255,13 +257,13 @@ class LeasedKeys(abc.ABC):
             [kv.put(self.key, self._value, lease=self.lease_id), self.read_key, *look],
             [self.read_key, *look],
         )
-        pause_s = clients.FIRST_PAUSE_S
+        pause_s, patience_s = clients.FIRST_PAUSE_S, clients.PATIENCE_S
         while True:
             self.check()
             try:
-                result = self.client.txn(request, deadline.sooner(self.remaining()))
+                result = self.client.txn(request, deadline.sooner(min(self.remaining(), patience_s)))
             except _OUTAGE as error:
-                pause_s = clients.pause(pause_s, deadline, error)
+                pause_s, patience_s = clients.pause(pause_s, deadline, error), patience_s * 2
                 continue
             offset = 1 if result.succeeded else 0
             self._see_key(result.found(offset).first)
@@ -352,7 +354,7 @@ class LeasedKeys(abc.ABC):
         )
         attempted = False  # an earlier attempt may have been applied
         full = False  # the server is out of space
-        pause_s = clients.FIRST_PAUSE_S
+        pause_s, patience_s = clients.FIRST_PAUSE_S, clients.PATIENCE_S
         while True:
             limit = NEVER.sooner(self.remaining())
             if limit.expired:
@@ -361,13 +363,14 @@ class LeasedKeys(abc.ABC):
                 if full:
                     self._delete_when_full(key, create_revision, limit)
                     return None
-                result = self.client.txn(request, limit)
+                result = self.client.txn(request, limit.sooner(patience_s))
                 break
             except errors.QuotaExceeded:
                 full = True
                 continue
             except _OUTAGE as error:
                 attempted |= error.outcome is errors.Outcome.UNKNOWN
+            patience_s *= 2
             time.sleep(min(pause_s, limit.remaining()))
             pause_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
         if result.succeeded:

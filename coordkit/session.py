@@ -108,14 +108,14 @@ class Session(leased.LeasedKeys):
             [kv.put(self.key, self._value, lease=self.lease_id)],
             [kv.get(self.key)],
         )
-        pause_s = clients.FIRST_PAUSE_S
+        pause_s, patience_s = clients.FIRST_PAUSE_S, clients.PATIENCE_S
         while True:
             try:
-                result = self.client.txn(txn, deadline)
+                result = self.client.txn(txn, deadline.sooner(patience_s))
                 break
-            except errors.Unavailable as error:
+            except clients.OUTAGE as error:
                 # Repeatable: the key's name was drawn at random, and the compare holds once.
-                pause_s = clients.pause(pause_s, deadline, error)
+                pause_s, patience_s = clients.pause(pause_s, deadline, error), patience_s * 2
         created = epoch = result.revision
         if not result.succeeded:
             mine = result.found(0).first

@@ -30,6 +30,11 @@ FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
 OUTAGE_LOOK_S = 0.2  # how often a waiter looks for a new connection during an outage
 
+# How long an answer may take to a request that may be sent again; doubled each time.  A follower keeps what
+# it has passed on to a leader that is dead for seven seconds, and a member that was stopped for ever.
+PATIENCE_S = 2.0
+SILENCE_S = 1.5  # a request after which nothing at all was heard for so long went to a dead member
+
 OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 #: Makes a member that has lost its cluster fail loudly instead of answering from the past.
@@ -103,12 +108,13 @@ class Client:
             Rejected: And its kinds.
         """
         payload = request.SerializeToString()
-        pause_s = FIRST_PAUSE_S
+        pause_s, patience_s = FIRST_PAUSE_S, PATIENCE_S
         doubtful = False
         while True:
             used = self._dialler.metadata
+            limit = deadline.sooner(patience_s) if repeatable else deadline
             try:
-                reply = reply_type.FromString(self._call(method, payload, deadline))  # type: ignore[attr-defined]
+                reply = reply_type.FromString(self._call(method, payload, limit))  # type: ignore[attr-defined]
             except grpc.CallFailed as failure:
                 error = mapping.public_error(failure, _describe(method, request))
                 if isinstance(error, OUTAGE):
@@ -121,7 +127,7 @@ class Client:
                     again = self._may_repeat(failure, error, repeatable)
                 if not again:
                     raise error from failure
-                pause_s = pause(pause_s, deadline, error)
+                pause_s, patience_s = pause(pause_s, deadline, error), patience_s * 2
             except protobuf.DecodeError:
                 self.drop_channel("its reply makes no sense")
                 what = _describe(method, request)
@@ -166,7 +172,7 @@ class Client:
         status = failure.status
         if not self._dials or not (repeatable or mapping.is_certainly_not_applied(status)):
             return False
-        if not isinstance(error, errors.Unavailable):
+        if not isinstance(error, OUTAGE):
             return False
         if mapping.is_leaderless(status):
             self.drop_channel("this member has no leader")  # another one may be on the cluster's better side
@@ -176,7 +182,22 @@ class Client:
         channel = self._channel
         if channel is None or not channel.usable:
             channel = self.channel(deadline)
-        return channel.call(method, payload, deadline, self._dialler.metadata)
+        started_s = time.monotonic()
+        try:
+            return channel.call(method, payload, deadline, self._dialler.metadata)
+        except grpc.CallFailed as failure:
+            if failure.status.code is grpc.Code.DEADLINE_EXCEEDED:
+                self._suspect(channel, started_s)
+            raise
+
+    def _suspect(self, channel: channels.Channel, since_s: float) -> None:
+        """Leave a member that gave no sign of life since a request was sent, if there are others to ask.
+
+        One that is only slow still acknowledges what it receives.
+        """
+        silent = channel.watchdog.heard_at_s < since_s and time.monotonic() - since_s >= SILENCE_S
+        if silent and len(self.options.endpoints) > 1:
+            self.drop_channel("no sign of life since a request was sent", channel)
 
     @property
     def metadata(self) -> grpc.Metadata:
@@ -255,11 +276,8 @@ class Client:
 
     def drop_channel(self, reason: str, channel: channels.Channel | None = None) -> None:
         """Close a connection, the current one by default, so that the next call dials another endpoint."""
-        current = self._channel
-        dropped = channel or current
+        dropped = channel or self._channel
         if dropped is not None and dropped.usable:
-            if dropped is current:
-                self._dialler.pass_over()
             dropped.close(reason)
 
     def stop_dialling(self) -> None:
@@ -302,6 +320,7 @@ class Client:
             self._past[1] += was.bytes_sent
             self._past[2] += was.bytes_received
             self._channel = None
+            self._dialler.pass_over()  # whyever it ended, another endpoint is the better bet
 
     def _renew_token(self, failure: grpc.CallFailed, used: grpc.Metadata, deadline: Deadline) -> bool:
         """A fresh token after a refusal; once for all callers that were refused with the one that was used.

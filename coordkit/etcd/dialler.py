@@ -11,7 +11,7 @@ from coordkit import errors
 from coordkit.deadline import Deadline
 from coordkit.etcd import options as opts
 from coordkit.wire import channel as channels
-from coordkit.wire import grpc, messages
+from coordkit.wire import grpc, messages, watchdog
 
 AUTHENTICATE = "/etcdserverpb.Auth/Authenticate"
 
@@ -46,6 +46,8 @@ class Dialler:
             endpoint = endpoints[self._turn % len(endpoints)]
             try:
                 channel = channels.Channel.connect(endpoint, limit.sooner(share_s), self._options.credentials)
+                if len(endpoints) > 1:
+                    channel.watchdog.silence_s = watchdog.SHORT_SILENCE_S
                 return self._greet(channel, limit)
             except grpc.CallFailed as failure:
                 if failure.status.from_server and failure.status.code is not grpc.Code.UNAVAILABLE:

@@ -85,7 +85,7 @@ class Channel:
         self._outbox = outbox.Outbox(writer, connection, self._board.mutex, self.close, self._release, shield)
         self._board.attach(self._outbox, self.close)
         self._rota = rota.Rota(self._inbox.interrupt, self._board.expects, native)
-        self._watchdog = watchdog.Watchdog(time.monotonic())
+        self.watchdog = watchdog.Watchdog(time.monotonic())
         self._standby_started = False
         self._gathering = False  # the reader sends presently what is queued now
         self._pinged_at_s = 0.0  # by the peer, and not answered yet
@@ -248,11 +248,11 @@ class Channel:
 
     def _start(self, call: calls.Call) -> None:
         now_s = time.monotonic()
-        if now_s - self._watchdog.heard_at_s > IDLE_S:
+        if now_s - self.watchdog.heard_at_s > IDLE_S:
             if self._rota.vacant:
                 self._notice_the_end()
             if not self._connection.open_streams:
-                self._watchdog.asked(now_s)
+                self.watchdog.asked(now_s)
         self._board.start(call)
         if not self._gathering:
             self._outbox.flush()
@@ -358,7 +358,7 @@ class Channel:
                 self._gather()
         connection = self._connection
         now_s = time.monotonic()
-        wait_s = self._watchdog.patience_s(now_s, connection.open_streams)
+        wait_s = self.watchdog.patience_s(now_s, connection.open_streams)
         if connection.pings_owed:
             wait_s = min(wait_s, self._answer_pings(now_s))
         if connection.has_output:
@@ -397,7 +397,7 @@ class Channel:
         if plain is None:
             return None, "the server closed the connection"
         if not plain:
-            self._watchdog.heard(time.monotonic())  # a part of a record: a sign of life
+            self.watchdog.heard(time.monotonic())  # a part of a record: a sign of life
         return plain or None, None
 
     def _take(self, received: bytes) -> str | None:
@@ -405,16 +405,16 @@ class Channel:
         if not received:
             return "the server closed the connection"
         self._received_bytes += len(received)
-        self._watchdog.heard(time.monotonic())
+        self.watchdog.heard(time.monotonic())
         return self._board.receive(received)
 
     def _watch_silence(self) -> None:
         now_s = time.monotonic()
-        verdict = self._watchdog.judge(now_s, self._connection.open_streams)
+        verdict = self.watchdog.judge(now_s, self._connection.open_streams)
         if verdict is watchdog.Verdict.ASK:
             self._board.ping()
         elif verdict is watchdog.Verdict.DEAD and not inbox.readable(self._outbox.sock):
-            silent_s = now_s - self._watchdog.heard_at_s
+            silent_s = now_s - self.watchdog.heard_at_s
             self.close(f"silent for {silent_s:.0f} s, no answer to a ping")
 
     # The standby.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 
 SILENCE_S = 10.0  # without a byte while streams are open: ask
-PONG_S = 5.0  # without an answer: dead
+SHORT_SILENCE_S = 5.5  # the same where another server can be asked instead
 
 
 class Verdict(enum.Enum):
@@ -22,10 +22,16 @@ class Verdict(enum.Enum):
 
 
 class Watchdog:
-    """The silence of one connection."""
+    """The silence of one connection.
+
+    Attributes:
+        heard_at_s: When bytes last came.
+        silence_s: When to ask; half as long without an answer, and the peer is taken for dead.
+    """
 
     def __init__(self, now_s: float) -> None:
         self.heard_at_s = now_s
+        self.silence_s = SILENCE_S
         self._silent_since_s = now_s
         self._unanswered = False  # something was asked since bytes last came
         self._pinged_at_s: float | None = None
@@ -48,16 +54,16 @@ class Watchdog:
     def patience_s(self, now_s: float, open_streams: int) -> float:
         """Seconds until `judge` should be asked again."""
         if self._pinged_at_s is not None:
-            return max(0.0, self._pinged_at_s + PONG_S - now_s)
+            return max(0.0, self._pinged_at_s + self.silence_s / 2 - now_s)
         if not open_streams:
-            return SILENCE_S
-        return max(0.0, self._silent_since_s + SILENCE_S - now_s)
+            return self.silence_s
+        return max(0.0, self._silent_since_s + self.silence_s - now_s)
 
     def judge(self, now_s: float, open_streams: int) -> Verdict:
         """The verdict; ASK is given once, and begins the wait for the answer."""
         if self._pinged_at_s is not None:
-            return Verdict.DEAD if now_s - self._pinged_at_s >= PONG_S else Verdict.WAIT
-        if open_streams and now_s - self._silent_since_s >= SILENCE_S:
+            return Verdict.DEAD if now_s - self._pinged_at_s >= self.silence_s / 2 else Verdict.WAIT
+        if open_streams and now_s - self._silent_since_s >= self.silence_s:
             self._pinged_at_s = now_s
             return Verdict.ASK
         return Verdict.WAIT

@@ -339,7 +339,7 @@ class TestGoodbyes:
         channel.call("/t/Echo", b"", soon())
         server.process.kill()
         server.process.wait()
-        channel._watchdog.heard_at_s -= 60
+        channel.watchdog.heard_at_s -= 60
 
         with pytest.raises(grpc.CallFailed) as caught:
             channel.call("/t/Echo", b"", soon())
