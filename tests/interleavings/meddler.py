@@ -158,14 +158,6 @@ class Meddler:
         plan = self._plan(match, act, met_by_act=True)
         return plan
 
-    def fail(self, match: Match, times: float = 1) -> Plan:
-        """It never arrives, and the caller's time is up."""
-
-        def act(call: Call, deadline: Deadline) -> bytes:
-            raise unknown(call, grpc.Code.DEADLINE_EXCEEDED)
-
-        return self._plan(match, act, times)
-
     def lose(self, match: Match, times: float = 1) -> Plan:
         """It never arrives, and the caller cannot know."""
 

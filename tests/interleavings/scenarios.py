@@ -454,9 +454,9 @@ def own_key_deleted_far_back_and_a_read_fails(stage: Stage) -> None:
     wait_until(lambda: count_reads(stage, member) >= 1 and far_watches(member) == 2, what="a read")
     settle(stage, attempt)
     rival = stage.stranger("rival")
-    failing = stage.meddler.fail(meddling.both(meddling.of(member), reads(stage)))
+    failed = stage.fail_a_read(member)
     stage.delete(mine)
-    failing.wait_until_met()
+    wait_until(failed.is_set, what="a read")
 
     stage.delete(*before[4:])
 
