@@ -24,6 +24,8 @@ GROUPS = (
     "coordkit.cli.bench",
     "coordkit.cli.doctor",
     "coordkit.cli.lock",
+    "coordkit.cli.elect",
+    "coordkit.cli.once",
     "coordkit.cli.session",
     "coordkit.cli.status",
     "coordkit.cli.watch",

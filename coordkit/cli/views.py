@@ -48,7 +48,16 @@ class View:
 
     def locks(self, locks: Iterable[censuses.Primitive]) -> Table:
         """One row for each lock."""
-        rows = [
+        columns = ["name", "kind", "holder", "fence", "for", "lease", "waiting", ""]
+        return Table("locks", columns, self._rows(locks))
+
+    def elections(self, elections: Iterable[censuses.Primitive]) -> Table:
+        """One row for each election."""
+        rows = [[name, *rest[:-1]] for name, _, *rest in self._rows(elections)]
+        return Table("elections", ["name", "leader", "fence", "for", "lease", "others"], rows)
+
+    def _rows(self, locks: Iterable[censuses.Primitive]) -> list[list[str]]:
+        return [
             [
                 plain(each.name),
                 each.kind,
@@ -59,7 +68,6 @@ class View:
             ]
             for each in locks
         ]
-        return Table("locks", ["name", "kind", "holder", "fence", "for", "lease", "waiting", ""], rows)
 
     def _holders(self, holders: tuple[kinds.Place, ...]) -> str:
         if not holders:

@@ -167,6 +167,11 @@ class Once:
         return self._claim is not None
 
     @property
+    def attempt(self) -> int:
+        """Which attempt of the slot is ours, from 1 on.  Raises NotHeld."""
+        return self._mine().slot.attempt
+
+    @property
     def fence(self) -> int:
         """The revision of the claim.  Raises NotHeld."""
         return self._mine().hold.fence
