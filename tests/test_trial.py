@@ -22,7 +22,7 @@ def skip_gevent(mode: str) -> None:
 @pytest.mark.parametrize("play", plays.names())
 def test_a_play_in_bad_weather_breaks_no_rule(skip_gevent, play):
     """
-    Replies are lost, requests come late, sessions die, history is compacted: nothing is granted twice or lost.
+    Replies are lost, requests late, sessions ended: nothing is granted twice, and nothing is left behind.
     """
     command = [sys.executable, "-m", "coordkit.testing.trial", play, "--seconds", SECONDS, "--seed", "1"]
 
