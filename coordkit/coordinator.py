@@ -280,9 +280,6 @@ class Coordinator:
         """A value with versions, which can be followed.  Cost: none until it is used."""
         return values.Value(self._link, name, codec)
 
-    def topic(self, name: str, codec: codecs.Codec = codecs.BYTES) -> topics.Topic:
-        """A topic.  Cost: none until it is used; no session is opened."""
-        return topics.Topic(self._link, name, codec)
     def queue(
         self,
         name: str,
@@ -311,6 +308,16 @@ class Coordinator:
         """
         chosen = queues.Terms.of(codec, max_deliveries, ack_wait, max_length, max_bytes, dedup_window)
         return queues.Queue(self._session_by, name, chosen, self._link)
+
+    def topic(
+        self,
+        name: str,
+        retain: topics.Retain | None = None,
+        partitions: int = 1,
+        codec: codecs.Codec = codecs.BYTES,
+    ) -> topics.Topic:
+        """A topic, live or retained: see `Topic`.  Cost: none until it is used; it needs no session."""
+        return topics.Topic(self._link, name, retain, partitions, codec)
 
     # The end.
 

@@ -107,12 +107,12 @@ class TestPublish:
         assert len(revisions) == 400
         assert len(set(revisions)) < 300
 
-    @pytest.mark.parametrize("retain", [None])
+    @pytest.mark.parametrize("retain", [None, 1000])
     def test_a_value_that_is_too_large_fails_alone(self, coord, retain):
         """
         2 MiB are more than etcd takes; its neighbours in time are published.
         """
-        topic = coord.topic("events")
+        topic = coord.topic("events", retain=retain)
         results: list[object] = []
 
         def publish(value: bytes) -> None:

@@ -10,5 +10,6 @@ from coordkit.recipes.topic.cursors import Cursor
 from coordkit.recipes.topic.message import Message
 from coordkit.recipes.topic.subscription import Subscription
 from coordkit.recipes.topic.topic import Topic
+from coordkit.recipes.topic.trimming import Retain
 
-__all__ = ["Cursor", "Message", "Subscription", "Topic"]
+__all__ = ["Cursor", "Message", "Retain", "Subscription", "Topic"]

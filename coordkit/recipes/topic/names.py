@@ -8,7 +8,7 @@ Under `/<namespace>/topic/<name>/`, and there under `p<i>/` where a topic has pa
     trimmed                  up to which revision messages are gone, and how many they were
     cursors/<name>           how far a durable subscriber has come
 
-The first message of each transaction in a log begins with a line of its own: a nonce, and the time.
+The first message of each transaction in a log begins with a line of its own: a nonce, the time, the count.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_TXN_BYTES = 2**20  # of values; etcd takes 1.5 MiB
 
 _SLOT = re.compile(rb"(\d{3})")
 _MESSAGE = re.compile(rb"([0-9a-f]{16})-(\d{3})")
-_HEADER = re.compile(rb"([0-9a-f]{16}) (\d{1,15})\n")
+_HEADER = re.compile(rb"([0-9a-f]{16}) (\d{1,15}) (\d{1,3})\n")
 
 
 @attrs.frozen
@@ -49,6 +49,11 @@ class Header:
 
     nonce: bytes
     at_ms: int  # by the publisher's clock
+    count: int  # messages
+
+    def before(self, value: bytes) -> bytes:
+        """The first message, as it is stored."""
+        return b"%s %d %d\n%s" % (self.nonce, self.at_ms, self.count, value)
 
 
 @attrs.frozen
@@ -108,15 +113,10 @@ class Names:
         return Place(int(match[1], 16), int(match[2])) if match else None
 
 
-def with_header(nonce: bytes, at_ms: int, value: bytes) -> bytes:
-    """The first message of a transaction, as it is stored."""
-    return b"%s %d\n%s" % (nonce, at_ms, value)
-
-
 def parse_header(stored: bytes) -> tuple[Header, bytes] | None:
     """The header of a first message, and its value; None when it has none."""
     match = _HEADER.match(stored)
-    return (Header(match[1], int(match[2])), stored[match.end() :]) if match else None
+    return (Header(match[1], int(match[2]), int(match[3])), stored[match.end() :]) if match else None
 
 
 def parse_head(stored: bytes) -> int:

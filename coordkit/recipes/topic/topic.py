@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import typing
 
-from coordkit import coalescer, codecs, errors, intake, keys
+from coordkit import codecs, errors, intake, keys
 from coordkit.deadline import Deadline
-from coordkit.recipes.topic import cursors, live
+from coordkit.recipes.topic import cursors, parts, trimming
 from coordkit.recipes.topic.message import Start
-from coordkit.recipes.topic.names import MOST_IN_TXN, MOST_TXN_BYTES, Names
-from coordkit.recipes.topic.subscription import Reader, Subscription, Supply
+from coordkit.recipes.topic.names import MOST_IN_TXN, MOST_TXN_BYTES
+from coordkit.recipes.topic.subscription import Subscription, Supply
 from coordkit.session import Link
 
 Values = list[bytes]
@@ -18,44 +18,61 @@ Values = list[bytes]
 class Topic:
     """What is published is seen by every subscriber, in the order of etcd's revisions."""
 
-    def __init__(self, link: Link, name: str, codec: codecs.Codec = codecs.BYTES) -> None:
+    def __init__(
+        self,
+        link: Link,
+        name: str,
+        retain: trimming.Retain | None = None,
+        partitions: int = 1,
+        codec: codecs.Codec = codecs.BYTES,
+    ) -> None:
         """Args:
         link: The connection.
         name: Any text of at most 255 bytes.  No I/O happens yet.
+        retain: None for a live topic.  Else how much is kept at least: a number of messages, a timedelta, or
+            `math.inf`.  Publishers trim.
+        partitions: In how many parts of its own order a retained topic is split; the same for all programs.
         codec: How values become bytes.
         """
         self.name = name
         self._link = link
         self._codec = codec
-        self._names = Names.under(keys.prefix(link.namespace, "topic", name))
-        self._publisher = coalescer.Coalescer[Values, int](
-            f"publish to {self._names.prefix.decode()}", self._send
-        )
+        self._parts = parts.Parts(link, keys.prefix(link.namespace, "topic", name), retain, partitions)
 
-    def publish(self, value: typing.Any, timeout: float | None = None) -> int:
+    def publish(self, value: typing.Any, key: str | bytes | None = None, timeout: float | None = None) -> int:
         """Publish one message.
 
         Args:
             value: What the codec takes; bytes or str without one.
+            key: Messages of one key are in one partition, and so in order; None takes the next partition.
             timeout: Seconds; None takes the coordinator's request timeout, -1 waits for ever.
 
         Returns:
             Its revision.
 
         Raises:
-            Unavailable, DeadlineExceeded: `outcome` says whether it may have been published.
+            Unavailable, DeadlineExceeded: `outcome` says whether it may have been published.  Of a retained
+                topic lost replies are settled as long as there is time.
             Rejected: etcd refused it: too large, no space, no permission.
             InvalidValue: The codec does not take it.
 
         Cost: 1 commit; those that wait while one is in flight share the next.
         """
-        return self._publish([self._codec.encode(value)], self._link.client.deadline(timeout))
+        self._check_open()
+        parcel = [self._codec.encode(value)]
+        return self._parts.publish(parcel, self._parts.number_for(key), self._link.client.deadline(timeout))
 
-    def publish_many(self, values: typing.Iterable[typing.Any], timeout: float | None = None) -> int:
+    def publish_many(
+        self,
+        values: typing.Iterable[typing.Any],
+        key: str | bytes | None = None,
+        timeout: float | None = None,
+    ) -> int:
         """Publish messages, in order, up to 100 in a transaction.
 
         Args:
             values: Each as for `publish`; taken as they are needed.
+            key: The same for all of them, which go into one partition.
             timeout: Seconds for all of them.
 
         Returns:
@@ -66,11 +83,25 @@ class Topic:
 
         Cost: 1 commit for every 100 messages, or every MiB.
         """
+        self._check_open()
         deadline = self._link.client.deadline(timeout)
+        number = self._parts.number_for(key)
         revision = 0
         for parcel in _parcels(map(self._codec.encode, values)):
-            revision = self._publish(parcel, deadline)
+            revision = self._parts.publish(parcel, number, deadline)
         return revision
+
+    def trim(self, retain: trimming.Retain, timeout: float | None = None) -> None:
+        """Delete the oldest messages of a retained topic, in each partition.
+
+        Args:
+            retain: What is kept at least: a number of messages, or a timedelta.
+            timeout: Seconds; None takes the coordinator's request timeout.
+
+        Cost: 1 round trip and 1 commit for every 1,000 messages; by age also a few reads.
+        """
+        self._check_open()
+        self._parts.trim(trimming.Retention.of(retain, least=0), self._link.client.deadline(timeout))
 
     def subscribe(
         self,
@@ -92,23 +123,25 @@ class Topic:
 
         Raises:
             Unavailable, DeadlineExceeded: It could not begin in time.
+            LimitMismatch: Others use this topic in another way: live, retained, with so many partitions.
 
-        Cost: 1 message each way; nothing while nothing is published.
+        Cost: 1 round trip and 1 message each way; a retained topic is read page by page.  Nothing while
+            nothing is published.
         """
         deadline = self._link.client.deadline(timeout)
         self._check_open()
-        begin, bookmark = self._starting_point(start, deadline)
         if not isinstance(buffer, int) or isinstance(buffer, bool) or buffer < 1:
             raise errors.InvalidValue(f"buffer must be a number of messages, 1 or more, not {buffer!r}")
         if overflow not in ("block", "gap"):
             raise errors.InvalidValue(f"overflow must be 'block' or 'gap', not {overflow!r}")
         bell = intake.Bell(self._link.client)
-        tap = intake.Intake(self._link.watcher, self._names.slots, buffer, bell.ring)
-        readers: list[Reader] = [live.LiveReader(self._link, self._names, tap, overflow == "gap")]
+        self._parts.agree(deadline)
+        readers = self._parts.readers(bell, buffer, overflow == "gap")
+        begin, bookmark = self._starting_point(start, len(readers), deadline)
         supply = Supply(f"topic {self.name!r}", self._link, bell, self._codec, readers, bookmark)
         subscription = Subscription(supply)
         try:
-            subscription.begin([begin], deadline)
+            subscription.begin(begin, deadline)
         except BaseException:
             subscription.close()
             raise
@@ -124,34 +157,17 @@ class Topic:
 
     # How.
 
-    def _publish(self, parcel: Values, deadline: Deadline) -> int:
-        self._check_open()
-        return self._publisher.submit(parcel, deadline, len(parcel), sum(map(len, parcel)))
-
-    def _send(self, batch: typing.Sequence[coalescer.Entry[Values, int]], deadline: Deadline) -> None:
-        """Publish what several callers have brought, at one revision."""
-        values = [value for entry in batch for value in entry.payload]
-        try:
-            revision = live.broadcast(self._link, self._names, values, deadline)
-        except errors.QuotaExceeded as error:
-            # Out of space is answered although the write may have been committed: it must not be sent again.
-            for entry in batch:
-                entry.fail(errors.QuotaExceeded(str(error)))
-            return
-        for entry in batch:
-            entry.succeed(revision)
-
     def _check_open(self) -> None:
         if self._link.client.closed:
             raise errors.Closed(f"topic {self.name!r}: its coordinator was closed, or made before a fork")
 
     def _starting_point(
-        self, start: int | typing.Literal["new", "all"] | cursors.Cursor, deadline: Deadline
-    ) -> tuple[Start, cursors.Bookmark | None]:
+        self, start: int | typing.Literal["new", "all"] | cursors.Cursor, count: int, deadline: Deadline
+    ) -> tuple[list[Start], cursors.Bookmark | None]:
         if not isinstance(start, cursors.Cursor):
-            return cursors.checked_start(start), None
-        bookmark = cursors.Bookmark(self._link, self._names.cursor(start.name), start, 1)
-        return bookmark.load(deadline)[0], bookmark
+            return [cursors.checked_start(start)] * count, None
+        bookmark = cursors.Bookmark(self._link, self._parts.names.cursor(start.name), start, count)
+        return bookmark.load(deadline), bookmark
 
 
 def _parcels(values: typing.Iterator[bytes]) -> typing.Iterator[Values]:

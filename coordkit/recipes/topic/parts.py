@@ -1,0 +1,125 @@
+"""The parts of a topic: one, or several partitions, each live or a log; and what all programs agree upon."""
+
+from __future__ import annotations
+
+import itertools
+import typing
+import zlib
+
+from coordkit import coalescer, errors, intake
+from coordkit.deadline import Deadline
+from coordkit.etcd import kv
+from coordkit.recipes.topic import live, log, replay, trimming
+from coordkit.recipes.topic.names import Names
+from coordkit.recipes.topic.subscription import Reader
+from coordkit.session import Link
+
+MOST_PARTITIONS = 1000
+
+Values = list[bytes]
+
+
+class Part:
+    """One partition, for its publishers: those of this process share transactions."""
+
+    def __init__(self, link: Link, names: Names, retention: trimming.Retention | None) -> None:
+        self.names = names
+        self._link = link
+        self._log = log.Log(link, names, retention) if retention is not None else None
+        self._shared = coalescer.Coalescer[Values, int](f"publish to {names.prefix.decode()}", self._send)
+
+    def publish(self, parcel: Values, deadline: Deadline) -> int:
+        """At one revision, which is returned."""
+        return self._shared.submit(parcel, deadline, len(parcel), sum(map(len, parcel)))
+
+    def _send(self, batch: typing.Sequence[coalescer.Entry[Values, int]], deadline: Deadline) -> None:
+        values = [value for entry in batch for value in entry.payload]
+        try:
+            if self._log is not None:
+                revision = self._log.publish(values, deadline)
+            else:
+                revision = live.broadcast(self._link, self.names, values, deadline)
+        except errors.QuotaExceeded as error:
+            # Out of space is answered although the write may have been committed: it must not be sent again.
+            for entry in batch:
+                entry.fail(errors.QuotaExceeded(str(error)))
+            return
+        for entry in batch:
+            entry.succeed(revision)
+
+
+class Parts:
+    """All of them."""
+
+    def __init__(self, link: Link, prefix: bytes, retain: trimming.Retain | None, partitions: int) -> None:
+        if not isinstance(partitions, int) or not 1 <= partitions <= MOST_PARTITIONS:
+            raise errors.InvalidValue(f"partitions must be 1 to {MOST_PARTITIONS}, not {partitions!r}")
+        if retain is None and partitions > 1:
+            raise errors.InvalidValue("a live topic takes any number of writers: it has no partitions")
+        retention = trimming.Retention.of(retain) if retain is not None else None
+        self.names = Names.under(prefix)
+        self._link = link
+        self._retained = retention is not None
+        each = [self.names] if partitions == 1 else map(self.names.partition, range(partitions))
+        self._parts = [Part(link, names, retention) for names in each]
+        self._turns = itertools.count()
+        self._agreed = False
+
+    def number_for(self, key: str | bytes | None) -> int:
+        """The partition of a key; of none, the next."""
+        if key is None:
+            return next(self._turns) % len(self._parts)
+        return zlib.crc32(key.encode() if isinstance(key, str) else key) % len(self._parts)
+
+    def publish(self, parcel: Values, number: int, deadline: Deadline) -> int:
+        """At one revision, which is returned."""
+        self.agree(deadline)
+        return self._parts[number].publish(parcel, deadline)
+
+    def trim(self, keep: trimming.Retention, deadline: Deadline) -> None:
+        """Each of them."""
+        for part in self._parts:
+            trimming.trim(self._link, part.names, keep, deadline)
+
+    def readers(self, bell: intake.Bell, room: int, drops: bool) -> list[Reader]:
+        """One for each, sharing the room."""
+        share = max(1, room // len(self._parts))
+        return [self._reader(part.names, bell, share, drops) for part in self._parts]
+
+    def _reader(self, names: Names, bell: intake.Bell, room: int, drops: bool) -> Reader:
+        prefix = names.log if self._retained else names.slots
+        tap = intake.Intake(self._link.watcher, prefix, room, bell.ring)
+        if self._retained:
+            return replay.LogReader(self._link, names, tap, drops)
+        return live.LiveReader(self._link, names, tap, drops)
+
+    def agree(self, deadline: Deadline) -> None:
+        """See that others use this topic in the same way.  Once.
+
+        Raises:
+            LimitMismatch: They do not.
+
+        Cost: 1 round trip; 1 commit for the first program that uses partitions.
+        """
+        if self._agreed:
+            return
+        names, count = self.names, len(self._parts)
+        look = [kv.get(names.partitions), kv.get(names.head), kv.get(names.slot_keys[0])]
+        while True:
+            result = intake.read_patiently(self._link.client, kv.txn_request([], look), deadline)
+            stored, head, slot = (result.found(number).first for number in range(3))
+            kind = "live" if slot is not None else "of one partition" if head is not None else ""
+            if stored is not None:
+                kind = f"of {stored.value.decode(errors='backslashreplace')[:20]} partitions"
+            elif count > 1 and not kind:
+                # Repeatable, for it writes the same; and what is there is read again.
+                create = kv.txn_request(
+                    [kv.create(names.partitions) == 0], [kv.put(names.partitions, b"%d" % count)]
+                )
+                self._link.client.txn(create, deadline)
+                continue
+            mine = f"of {count} partitions" if count > 1 else "of one partition" if self._retained else "live"
+            if kind and kind != mine:
+                raise errors.LimitMismatch(f"topic {names.prefix.decode()} is {kind}, not {mine}")
+            self._agreed = True
+            return
