@@ -27,6 +27,8 @@ GIVEN = {
     "cert": "file of our certificate",
     "key": "file of its key",
 }
+#: Those among them whose value is a file.
+FILES = ("cacert", "cert", "key")
 #: And those that only some take.
 MORE = ("ttl", "identity")
 
@@ -85,7 +87,8 @@ def connection(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--url", help="etcd://user:password@host:port,host:port/namespace?ttl=10")
     where.add_argument("--endpoints", help="host:port,host:port")
     for name, what in GIVEN.items():
-        group.add_argument(f"--{name}", type=positive if name == "timeout" else str, help=what)
+        kind = positive if name == "timeout" else str
+        group.add_argument(f"--{name}", type=kind, metavar="FILE" if name in FILES else None, help=what)
 
 
 def speech(parser: argparse.ArgumentParser) -> None:
