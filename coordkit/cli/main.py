@@ -29,6 +29,7 @@ GROUPS = (
     "coordkit.cli.session",
     "coordkit.cli.status",
     "coordkit.cli.watch",
+    "coordkit.cli.top",
     "coordkit.cli.completion",
 )
 
