@@ -30,6 +30,7 @@ GROUPS = (
     "coordkit.cli.status",
     "coordkit.cli.watch",
     "coordkit.cli.top",
+    "coordkit.cli.server",
     "coordkit.cli.completion",
 )
 
