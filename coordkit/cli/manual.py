@@ -7,11 +7,27 @@ from __future__ import annotations
 
 from coordkit.cli import grammar
 
+#: The section of options that many commands share: told once.
+CONNECTION = "connection"
+
+_CONNECTION = """\
+# Connection
+
+Where etcd is, and how to speak to it: the same for all commands. What is not given is taken from
+`COORDKIT_URL` and the other variables of the environment, as `coordkit.connect()` does. A password is no
+option, for everybody can read the list of processes: it is taken from the URL or from `COORDKIT_PASSWORD`.
+"""
+
 
 def pages(top: grammar.Command) -> dict[str, str]:
     """The pages' names and texts: one for each command, and one with all of them."""
     leaves = list(top.leaves())
-    return {"index.md": _index(leaves), **{_file(each): _page(each) for each in leaves}}
+    shared = [section for each in leaves for section in each.sections if section[0] == CONNECTION]
+    return {
+        "index.md": _index(leaves),
+        f"{CONNECTION}.md": f"{_CONNECTION}{_table('options', shared[0][1])}" if shared else _CONNECTION,
+        **{_file(each): _page(each) for each in leaves},
+    }
 
 
 def _file(command: grammar.Command) -> str:
@@ -24,7 +40,8 @@ def _index(leaves: list[grammar.Command]) -> str:
         [
             "# Commands",
             "",
-            "Made from the program's own help, as `coordkit COMMAND --help` shows it.",
+            "Made from the program's own help, as `coordkit COMMAND --help` shows it. "
+            f"What many have in common: [{CONNECTION}]({CONNECTION}.md).",
             "",
             "| | |",
             "| --- | --- |",
@@ -47,7 +64,10 @@ def _page(command: grammar.Command) -> str:
     for option in command.arguments:
         text += _table("arguments", command.arguments) if option is command.arguments[0] else ""
     for title, options in command.sections:
-        text += _table(title, options)
+        if title == CONNECTION:
+            text += f"\nWhere etcd is: [{CONNECTION}]({CONNECTION}.md).\n"
+        else:
+            text += _table(title, options)
     if command.epilog:
         text += f"\n```text\n{command.epilog}\n```\n"
     return text
@@ -55,7 +75,9 @@ def _page(command: grammar.Command) -> str:
 
 def synopsis(command: grammar.Command) -> str:
     """How it is called, on lines of about 100 characters."""
-    words = [_usage(option) for option in (*command.options, *command.arguments)]
+    own = [each for title, options in command.sections if title != CONNECTION for each in options]
+    shared = ["[CONNECTION]"] if len(own) < len(command.options) else []
+    words = [*map(_usage, own), *shared, *map(_usage, command.arguments)]
     lines = [command.name]
     for word in words:
         if len(lines[-1]) + len(word) > 100:
