@@ -35,6 +35,16 @@ class Kind(enum.Enum):
     # Of a counter.
     ADD = "add"  # `number` to it; `revision` is not told, `subject` is the value after it
 
+    # Of an election; `subject` is the value that is proclaimed.
+    CAMPAIGN = "campaign"  # an acquire
+    RESIGN = "resign"  # a release
+    PROCLAIM = "proclaim"  # a write
+    OBSERVE = "observe"  # `fence` and `revision` are the leader's; no fence: nobody leads
+
+    # Of a slot that runs once; `subject` is the slot, `number` the attempt.
+    TAKE = "take"
+    FINISH = "finish"
+
 
 class Result(enum.Enum):
     """What the caller was told."""
@@ -58,6 +68,13 @@ class Rule(enum.Enum):
     SUM = "sum"  # what was added for certain is missing, or more is there than may have been added
     TOTAL = "total"  # two additions were told values that cannot both be
     STALE = "stale"  # an addition that began after another had ended was told a value before it
+
+    # Of an election.
+    LEADER = "leader"  # an observer was told of a wrong leader, of a wrong value, or out of order
+
+    # Of a slot that runs once.
+    TWICE = "twice"  # two took one attempt of it, more attempts than allowed, or one after it was done
+    MISSED = "missed"  # one was told that it is another's, and it was nobody's
 
 
 @attrs.frozen
