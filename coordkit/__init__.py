@@ -37,6 +37,7 @@ from coordkit.errors import (
     UsageError,
 )
 from coordkit.etcd import etcdrpc, kv
+from coordkit.recipes.barrier import Barrier
 from coordkit.recipes.counter import Counter
 from coordkit.recipes.election import Candidate, Election, Leadership
 from coordkit.recipes.gate import Gate
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AcquireTimeout",
+    "Barrier",
     "BrokenBarrier",
     "Cancelled",
     "Candidate",

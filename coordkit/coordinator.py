@@ -19,6 +19,7 @@ from coordkit import session as sessions
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
+from coordkit.recipes import barrier as barriers
 from coordkit.recipes import counter as counters
 from coordkit.recipes import election as elections
 from coordkit.recipes import gate as gates
@@ -263,6 +264,16 @@ class Coordinator:
         Cost: none until it is used.
         """
         return onces.Once(self._session_by, name, slot, retention, attempts, self._link)
+
+    def barrier(
+        self,
+        name: str,
+        parties: int,
+        action: typing.Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> barriers.Barrier:
+        """A point that nobody passes before `parties` have arrived.  Cost: none until it is used."""
+        return barriers.Barrier(self._session_by, name, parties, action, timeout, link=self._link)
 
     def gate(self, name: str) -> gates.Gate:
         """A gate, open until somebody closes it.  Cost: none until it is used."""

@@ -15,6 +15,7 @@ Cost: the first wait 1 message and 1 read; then nothing but events.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import threading
@@ -26,16 +27,17 @@ import attrs
 
 from coordkit import attendant as attendants
 from coordkit import errors, keys
+from coordkit.calls import Call
 from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
 from coordkit.session import Link, Session
-from coordkit.wire import channel as channels
 from coordkit.wire import messages
 
 LINGER_S = 3.0  # how long the watch outlives the last wait
 SAFETY_S = 10.0
 RETRY_S = 0.2
+MOST_KEPT = 1_000  # views that nobody has waited for yet
 
 _log = logging.getLogger("coordkit")
 
@@ -64,76 +66,92 @@ class View:
         return View(max(self.revision, revision), kvs)
 
 
-class Call:
-    """One blocking call of a user's, from its beginning to its end; `cancel` may come at any time."""
+class Attention:
+    """Somebody follows a vigil.  Made by `Vigil.attend`.
 
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.waiter = channels.Waiter()
-        self.cancelled = False
+    What is shown while nobody waits is kept for the next wait: from its beginning on nothing is missed.
+    """
 
-    def cancel(self) -> None:
-        """Let it end with Cancelled, at its next wait."""
-        self.cancelled = True
-        self.waiter.wake()
-
-    def check(self) -> None:
-        """Raise Cancelled if it was."""
-        if self.cancelled:
-            raise errors.Cancelled(f"{self.what} was cancelled")
-
-
-class Calls:
-    """The blocking calls on one object, which its `cancel` ends together."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._calls: set[Call] = set()
-
-    @contextlib.contextmanager
-    def begin(self, what: str) -> typing.Iterator[Call]:
-        """For as long as a call lasts."""
-        call = Call(what)
-        with self._lock:
-            self._calls.add(call)
-        try:
-            yield call
-        finally:
-            with self._lock:
-                self._calls.discard(call)
-
-    def cancel(self) -> None:
-        """End them all."""
-        with self._lock:
-            calls = list(self._calls)
-        for call in calls:
-            call.cancel()
-
-
-class _Wait(typing.Generic[T]):
-    """Somebody waits for a view that `test` makes something of."""
-
-    def __init__(self, call: Call, test: typing.Callable[[View], T | None], at_least: int) -> None:
+    def __init__(self, vigil: Vigil, call: Call) -> None:
         self.call = call
-        self.at_least = at_least
-        self.result: T | None = None
-        self.failure: BaseException | None = None
-        self._test = test
-
-    @property
-    def over(self) -> bool:
-        return self.result is not None or self.failure is not None
+        self._vigil = vigil
+        self._kept: collections.deque[View] = collections.deque(maxlen=MOST_KEPT)
+        self._test: typing.Callable[[View], object] | None = None
+        self._at_least = 0
+        self._result: object = None
+        self._failure: BaseException | None = None
 
     def offer(self, view: View) -> None:
         """Look at a view; under the vigil's lock, perhaps on a reader."""
-        if self.over or view.revision < self.at_least:
+        if self._test is None or self._result is not None or self._failure is not None:
+            self._kept.append(view)
+            return
+        if view.revision < self._at_least:
             return
         try:
-            self.result = self._test(view)
+            self._result = self._test(view)
         except Exception as failure:  # it belongs to who waits, not to the reader
-            self.failure = failure
-        if self.over:
+            self._failure = failure
+        if self._result is not None or self._failure is not None:
             self.call.waiter.wake()
+
+    def wait(
+        self,
+        test: typing.Callable[[View], T | None],
+        deadline: Deadline,
+        *,
+        at_least: int = 0,
+        session: Session | None = None,
+    ) -> T | None:
+        """Wait until `test` makes something of what is there.
+
+        Args:
+            test: Gets each view in turn, and gives None to wait on.  Pure and quick: it runs on readers.
+            deadline: Outages are waited out until then.
+            at_least: Views older than this revision are not looked at.
+            session: Ends the wait when it ends.
+
+        Returns:
+            What `test` gave; None when the time ran out.
+
+        Raises:
+            Cancelled: By `call.cancel()`.
+            SessionLost, Closed: The session, or the connection, ended.
+            Rejected: etcd does not let us watch.
+
+        Cost: nothing while another one of this process keeps the watch alive; else 1 message and 1 read.
+        """
+        call = self.call
+        if session is not None:
+            session.enlist(call.waiter)
+        try:
+            self._begin(test, at_least)
+            while True:
+                call.waiter.done = False
+                if self._failure is not None:
+                    raise self._failure
+                if self._result is not None:
+                    return typing.cast(T, self._result)
+                call.check()
+                if session is not None:
+                    session.check()
+                if deadline.expired:
+                    return None
+                self._vigil.sleep(call, deadline)
+        finally:
+            with self._vigil.lock:
+                self._test = None
+            if session is not None:
+                session.delist(call.waiter)
+
+    def _begin(self, test: typing.Callable[[View], object], at_least: int) -> None:
+        with self._vigil.lock:
+            self._test, self._at_least = test, at_least
+            self._result = self._failure = None
+            kept = list(self._kept)
+            self._kept.clear()
+            for view in kept:
+                self.offer(view)
 
 
 class Vigil:
@@ -143,8 +161,8 @@ class Vigil:
         self.link = link
         self._key = key
         self._range_end = range_end
-        self._lock = threading.Lock()
-        self._waits: set[_Wait[typing.Any]] = set()
+        self.lock = threading.Lock()
+        self._attending: set[Attention] = set()
         self._feed: _Feed | None = None
         #: The revision from which on the watch has told everything; None: it does not stand.
         self._stands_from: int | None = None
@@ -173,11 +191,31 @@ class Vigil:
             if reply.header.revision >= floor:
                 found = map(kv.KeyValue.of, reply.kvs)
                 view = View(reply.header.revision, {each.key: each for each in found})
-                self._adopt(view)
+                self.learn(view)
                 return view
             client.drop_channel(f"a member at revision {reply.header.revision} is behind {floor}")
             behind = errors.Unavailable(f"every member that answers is behind revision {floor}")
             pause_s = clients.pause(pause_s, deadline, behind)
+
+    @contextlib.contextmanager
+    def attend(self, call: Call) -> typing.Iterator[Attention]:
+        """Follow it, for as long as this lasts; begun before what is to be seen is asked for.
+
+        Cost: 1 message, while the watch does not stand.
+        """
+        attention = Attention(self, call)
+        with self.lock:
+            self._attending.add(attention)
+            self._refusal = None
+            if self._view is not None:
+                attention.offer(self._view)
+        try:
+            self._open()
+            yield attention
+        finally:
+            with self.lock:
+                self._attending.discard(attention)
+                self._used_at_s = time.monotonic()
 
     def wait(
         self,
@@ -188,67 +226,25 @@ class Vigil:
         at_least: int = 0,
         session: Session | None = None,
     ) -> T | None:
-        """Wait until `test` makes something of what is there.
+        """Attend, and wait; see `Attention.wait`."""
+        with self.attend(call) as attention:
+            return attention.wait(test, deadline, at_least=at_least, session=session)
 
-        Args:
-            call: Who waits.
-            test: Gets each view in turn, and gives None to wait on.  Pure and quick: it runs on readers.
-            deadline: Outages are waited out until then.
-            at_least: Views older than this revision are not looked at.
-            session: Ends the wait when it ends.
-
-        Returns:
-            What `test` gave; None when the time ran out.
-
-        Raises:
-            Cancelled: By `call.cancel()`.
-            SessionLost, Closed: The session, or the connection, ended.
-            Rejected: etcd does not let us watch.
-
-        Cost: nothing while another wait of this process keeps the watch alive; else 1 message and 1 read.
-        """
-        wait = _Wait(call, test, at_least)
-        if session is not None:
-            session.enlist(call.waiter)
-        try:
-            self._register(wait)
-            while True:
-                call.waiter.done = False
-                if wait.failure is not None:
-                    raise wait.failure
-                if wait.result is not None:
-                    return wait.result
-                call.check()
-                if session is not None:
-                    session.check()
-                if deadline.expired:
-                    return None
-                self._sleep(call, deadline)
-        finally:
-            self._unregister(wait)
-            if session is not None:
-                session.delist(call.waiter)
+    def learn(self, view: View) -> None:
+        """Begin with this view, if the watch tells all that follows it, and none is followed yet."""
+        with self.lock:
+            if self._view is not None or self._stands_from is None or view.revision < self._stands_from:
+                return
+            early, self._early = self._early, []
+            self._show(view)
+            for events in early:
+                self._follow(events)
 
     # How.
 
-    def _register(self, wait: _Wait[typing.Any]) -> None:
-        with self._lock:
-            self._waits.add(wait)
-            self._refusal = None
-            if self._view is not None:
-                wait.offer(self._view)
-
-    def _unregister(self, wait: _Wait[typing.Any]) -> None:
-        with self._lock:
-            self._waits.discard(wait)
-            self._used_at_s = time.monotonic()
-            if self._feed is not None and not self._drop_pending:
-                self._drop_pending = True
-                self.link.attendant.after(LINGER_S, attendants.weakly(self._drop))
-
-    def _sleep(self, call: Call, deadline: Deadline) -> None:
+    def sleep(self, call: Call, deadline: Deadline) -> None:
         """Until something may have changed; open what must be watched, read what must be read."""
-        with self._lock:
+        with self.lock:
             if self._refusal is not None:
                 raise self._refusal
             watched, stands = self._feed is not None, self._stands_from is not None
@@ -259,47 +255,37 @@ class Vigil:
         elif not watched:
             self._open()
         elif not self.link.client.wait(call.waiter, deadline.sooner(SAFETY_S)) and self._is_read_due():
-            self._confirm(call, deadline)
+            self._confirm(call, deadline, lost=True)
 
     def _is_read_due(self) -> bool:
         """Whether it is for this wait to make the safety read."""
-        with self._lock:
+        with self.lock:
             now_s = time.monotonic()
             due = now_s - self._read_at_s >= SAFETY_S
             if due:
                 self._read_at_s = now_s
             return due
 
-    def _confirm(self, call: Call, deadline: Deadline) -> None:
+    def _confirm(self, call: Call, deadline: Deadline, lost: bool = False) -> None:
+        """Read; if events may have been lost, go on from there, else only if we begin."""
         client = self.link.client
         try:
-            self.look(deadline.sooner(client.options.timeout_s))
+            view = self.look(deadline.sooner(client.options.timeout_s))
+            if lost:
+                with self.lock:
+                    if self._view is not None and view.revision > self._view.revision:
+                        self._show(view)
         except clients.OUTAGE:
             client.wait(call.waiter, deadline.sooner(RETRY_S))
         finally:
-            with self._lock:
+            with self.lock:
                 self._reading = False
                 self._wake_all()  # if it failed, somebody else may have more luck
 
-    def _adopt(self, view: View) -> None:
-        """A read came; it is worth keeping if the watch tells all that follows it."""
-        with self._lock:
-            if self._stands_from is None or view.revision < self._stands_from:
-                return
-            if self._view is None:
-                early, self._early = self._early, []
-            elif view.revision > self._view.revision:
-                early = []
-            else:
-                return
-            self._show(view)
-            for events in early:
-                self._follow(events)
-
     def _show(self, view: View) -> None:
         self._view = view
-        for wait in list(self._waits):
-            wait.offer(view)
+        for attention in list(self._attending):
+            attention.offer(view)
 
     def _follow(self, events: list[watch.Event]) -> None:
         """Show each revision by itself: what is true for a moment only must be seen, too."""
@@ -312,17 +298,21 @@ class Vigil:
 
     def _open(self) -> None:
         feed = _Feed(self)
-        with self._lock:
+        with self.lock:
+            self._used_at_s = time.monotonic()
             if self._feed is not None:
                 return
             self._feed = feed
+            if not self._drop_pending:
+                self._drop_pending = True
+                self.link.attendant.after(LINGER_S, attendants.weakly(self._drop))
         feed.watch = self.link.watcher.watch(self._key, feed, range_end=self._range_end)
 
     def _drop(self) -> None:
         """End the watch when nobody needed it for a while."""
-        with self._lock:
+        with self.lock:
             unused_s = time.monotonic() - self._used_at_s
-            if self._waits or unused_s < LINGER_S:
+            if self._attending or unused_s < LINGER_S:
                 self.link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop))
                 return
             self._drop_pending = False
@@ -339,19 +329,19 @@ class Vigil:
         return dropped
 
     def _wake_all(self) -> None:
-        for wait in self._waits:
-            wait.call.waiter.wake()
+        for attention in self._attending:
+            attention.call.waiter.wake()
 
     def stands(self, feed: _Feed, revision: int) -> None:
         """The watch tells what comes after `revision`."""
-        with self._lock:
+        with self.lock:
             if feed is self._feed and self._stands_from is None:
                 self._stands_from = revision
                 self._wake_all()
 
     def changed(self, feed: _Feed, events: list[watch.Event]) -> None:
         """The watch told this."""
-        with self._lock:
+        with self.lock:
             if feed is not self._feed:
                 return
             if self._view is None:
@@ -361,7 +351,7 @@ class Vigil:
 
     def missed(self, feed: _Feed, refusal: errors.CoordError | None = None) -> None:
         """The watch is over: a new one, or none."""
-        with self._lock:
+        with self.lock:
             if feed is self._feed:
                 self._forget()
                 self._refusal = refusal

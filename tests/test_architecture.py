@@ -18,7 +18,7 @@ LAYERS = (
     {"wire"},
     {"etcd"},
     {"attendant", "leased", "session", "terms"},
-    {"cell", "coalescer", "intake", "linewatch", "observation", "ticket", "vigil", "waitlist"},
+    {"calls", "cell", "coalescer", "intake", "linewatch", "observation", "ticket", "vigil", "waitlist"},
     {"recipes"},
     {"inspection"},
     {"coordinator", "settings"},

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import typing
 
-from coordkit import errors, keys
+from coordkit import calls, errors, keys
 from coordkit import vigil as vigils
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
@@ -30,7 +30,7 @@ class Gate:
         self._link = link
         self._key = keys.prefix(link.namespace, "gate") + keys.segment(name).encode()
         self._vigil = vigils.vigil_at(link, self._key)
-        self._calls = vigils.Calls()
+        self._calls = calls.Calls()
 
     def close(self, timeout: float | None = None) -> bool:
         """Close it; returns whether it was open.

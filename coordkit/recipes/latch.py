@@ -15,8 +15,8 @@ import typing
 
 import attrs
 
+from coordkit import calls, errors, keys, waitlist
 from coordkit import cell as cells
-from coordkit import errors, keys, waitlist
 from coordkit import vigil as vigils
 from coordkit.deadline import Deadline
 from coordkit.recipes import hold as holds
@@ -60,7 +60,7 @@ class Latch:
         self._source = session
         self._initial = count
         self._cell: cells.Cell[_Remaining | None] | None = None
-        self._calls = vigils.Calls()
+        self._calls = calls.Calls()
         keys.segment(name)
 
     def count_down(self, n: int = 1, timeout: float | None = None) -> int:

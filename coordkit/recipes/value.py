@@ -13,7 +13,7 @@ import random
 import time
 import typing
 
-from coordkit import codecs, errors, keys
+from coordkit import calls, codecs, errors, keys
 from coordkit import vigil as vigils
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
@@ -45,7 +45,7 @@ class Value:
         self._key = keys.prefix(link.namespace, "value") + keys.segment(name).encode()
         self._codec = codec
         self._vigil = vigils.vigil_at(link, self._key)
-        self._calls = vigils.Calls()
+        self._calls = calls.Calls()
 
     def get(self, timeout: float | None = None) -> Versioned:
         """The value now, and its version.

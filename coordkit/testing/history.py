@@ -32,6 +32,9 @@ class Kind(enum.Enum):
     RELEASE = "release"
     WRITE = "write"  # guarded by the fence
 
+    # Of a barrier.
+    WAIT = "wait"  # `subject` is the generation, `number` the place in the order of arrival; FAIL: broken
+
     # Of a counter.
     ADD = "add"  # `number` to it; `revision` is not told, `subject` is the value after it
 
@@ -63,6 +66,12 @@ class Rule(enum.Enum):
     FENCE = "fence"  # a grant whose fence is not above that of the grant before it
     WRITE = "write"  # a guarded write was accepted after one with a larger fence
     CLOCK = "clock"  # two holders at one moment, or fences that fall, by this machine's clock
+
+    # Of a barrier.
+    PLACE = "place"  # two were told the same place in one generation, or one that does not exist
+    EARLY = "early"  # somebody passed before all had called
+    SPLIT = "split"  # one generation was passed by some, and broken for others
+    BLEED = "bleed"  # a generation was passed before the one before it had been called for
 
     # Of a counter.
     SUM = "sum"  # what was added for certain is missing, or more is there than may have been added

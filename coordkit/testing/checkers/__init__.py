@@ -9,9 +9,10 @@ A hold whose release failed or got no answer ended nobody knows when; it counts 
 
 from __future__ import annotations
 
+from coordkit.testing.checkers.barrier import check_barrier
 from coordkit.testing.checkers.counter import check_counter
 from coordkit.testing.checkers.election import check_election
 from coordkit.testing.checkers.lock import check_lock, holds_of
 from coordkit.testing.checkers.once import check_once
 
-__all__ = ["check_counter", "check_election", "check_lock", "check_once", "holds_of"]
+__all__ = ["check_barrier", "check_counter", "check_election", "check_lock", "check_once", "holds_of"]
