@@ -15,18 +15,15 @@ Cost: the first wait 1 message and 1 read; then nothing but events.
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import logging
 import threading
 import time
 import typing
 import weakref
 
-import attrs
-
 from coordkit import attendant as attendants
 from coordkit import errors, keys
+from coordkit.attention import Attention, View, by_revision
 from coordkit.calls import Call
 from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
@@ -37,121 +34,8 @@ from coordkit.wire import messages
 LINGER_S = 3.0  # how long the watch outlives the last wait
 SAFETY_S = 10.0
 RETRY_S = 0.2
-MOST_KEPT = 1_000  # views that nobody has waited for yet
-
-_log = logging.getLogger("coordkit")
 
 T = typing.TypeVar("T")
-
-
-@attrs.frozen
-class View:
-    """What was under the prefix at one revision."""
-
-    revision: int
-    kvs: typing.Mapping[bytes, kv.KeyValue] = attrs.field(repr=False)
-
-    def after(self, events: typing.Iterable[watch.Event], revision: int) -> View:
-        """The view that these events lead to.  What is older than the view is in it already."""
-        kvs = dict(self.kvs)
-        for event in events:
-            if event.mod_revision <= self.revision:
-                continue
-            if event.deleted:
-                kvs.pop(event.key, None)
-            else:
-                kvs[event.key] = kv.KeyValue(
-                    event.key, event.value, event.create_revision, event.mod_revision, 0, event.lease
-                )
-        return View(max(self.revision, revision), kvs)
-
-
-class Attention:
-    """Somebody follows a vigil.  Made by `Vigil.attend`.
-
-    What is shown while nobody waits is kept for the next wait: from its beginning on nothing is missed.
-    """
-
-    def __init__(self, vigil: Vigil, call: Call) -> None:
-        self.call = call
-        self._vigil = vigil
-        self._kept: collections.deque[View] = collections.deque(maxlen=MOST_KEPT)
-        self._test: typing.Callable[[View], object] | None = None
-        self._at_least = 0
-        self._result: object = None
-        self._failure: BaseException | None = None
-
-    def offer(self, view: View) -> None:
-        """Look at a view; under the vigil's lock, perhaps on a reader."""
-        if self._test is None or self._result is not None or self._failure is not None:
-            self._kept.append(view)
-            return
-        if view.revision < self._at_least:
-            return
-        try:
-            self._result = self._test(view)
-        except Exception as failure:  # it belongs to who waits, not to the reader
-            self._failure = failure
-        if self._result is not None or self._failure is not None:
-            self.call.waiter.wake()
-
-    def wait(
-        self,
-        test: typing.Callable[[View], T | None],
-        deadline: Deadline,
-        *,
-        at_least: int = 0,
-        session: Session | None = None,
-    ) -> T | None:
-        """Wait until `test` makes something of what is there.
-
-        Args:
-            test: Gets each view in turn, and gives None to wait on.  Pure and quick: it runs on readers.
-            deadline: Outages are waited out until then.
-            at_least: Views older than this revision are not looked at.
-            session: Ends the wait when it ends.
-
-        Returns:
-            What `test` gave; None when the time ran out.
-
-        Raises:
-            Cancelled: By `call.cancel()`.
-            SessionLost, Closed: The session, or the connection, ended.
-            Rejected: etcd does not let us watch.
-
-        Cost: nothing while another one of this process keeps the watch alive; else 1 message and 1 read.
-        """
-        call = self.call
-        if session is not None:
-            session.enlist(call.waiter)
-        try:
-            self._begin(test, at_least)
-            while True:
-                call.waiter.done = False
-                if self._failure is not None:
-                    raise self._failure
-                if self._result is not None:
-                    return typing.cast(T, self._result)
-                call.check()
-                if session is not None:
-                    session.check()
-                if deadline.expired:
-                    return None
-                self._vigil.sleep(call, deadline)
-        finally:
-            with self._vigil.lock:
-                self._test = None
-            if session is not None:
-                session.delist(call.waiter)
-
-    def _begin(self, test: typing.Callable[[View], object], at_least: int) -> None:
-        with self._vigil.lock:
-            self._test, self._at_least = test, at_least
-            self._result = self._failure = None
-            kept = list(self._kept)
-            self._kept.clear()
-            for view in kept:
-                self.offer(view)
 
 
 class Vigil:
@@ -290,7 +174,7 @@ class Vigil:
     def _follow(self, events: list[watch.Event]) -> None:
         """Show each revision by itself: what is true for a moment only must be seen, too."""
         assert self._view is not None
-        for revision, changes in _by_revision(events):
+        for revision, changes in by_revision(events):
             if revision > self._view.revision:
                 self._show(self._view.after(changes, revision))
 
@@ -378,17 +262,6 @@ class _Feed:
         self._vigil.missed(self, error)
 
 
-def _by_revision(events: list[watch.Event]) -> typing.Iterator[tuple[int, list[watch.Event]]]:
-    changes: list[watch.Event] = []
-    for event in events:
-        if changes and event.mod_revision != changes[0].mod_revision:
-            yield changes[0].mod_revision, changes
-            changes = []
-        changes.append(event)
-    if changes:
-        yield changes[0].mod_revision, changes
-
-
 _VIGILS: weakref.WeakKeyDictionary[Link, weakref.WeakValueDictionary[tuple[bytes, bytes], Vigil]] = (
     weakref.WeakKeyDictionary()
 )
@@ -452,3 +325,6 @@ def settle(link: Link, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResu
             if doubtful:
                 error.outcome = errors.Outcome.UNKNOWN
             pause_s = clients.pause(pause_s, deadline, error)
+
+
+__all__ = ["Attention", "Call", "View", "Vigil", "await_view", "settle", "vigil_at", "vigil_under"]

@@ -123,6 +123,17 @@ class TestGevent:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+class TestStartTogether:
+    def test_nobody_starts_before_all_are_ready(self, run, url):
+        """
+        Three processes, two rounds; nothing is left in etcd.
+        """
+        done = run("start_together.py", url, "--workers", "3", "--rounds", "2")
+
+        assert done.stdout == "3 processes started together in 2 of 2 rounds\n"
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 class TestWithoutAServer:
     def test_a_server_that_is_not_there_is_named_with_ways_to_get_one(self, run, program):

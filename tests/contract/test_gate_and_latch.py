@@ -104,7 +104,7 @@ class TestGate:
         gate, other = coord.gate("start"), coord.gate("start")
         gate.close()
         mine, others = Waiting(gate, timeout=30), Waiting(other, timeout=30)
-        wait_until(lambda: len(gate._vigil._waits) == 2)
+        wait_until(lambda: len(gate._vigil._attending) == 2)
 
         gate.cancel()
 
@@ -120,7 +120,7 @@ class TestGate:
         other = coord_factory()
         waiting = Waiting(other.gate("start"), timeout=30)
         gate = other.gate("start")
-        wait_until(lambda: gate._vigil._waits)
+        wait_until(lambda: gate._vigil._attending)
 
         other.close()
 
