@@ -48,6 +48,12 @@ class Kind(enum.Enum):
     TAKE = "take"
     FINISH = "finish"
 
+    # Of a queue; `subject` is `value@id`: of a put all of them, with spaces between, and values alone where
+    # nobody told their ids.
+    PUT = "put"
+    CLAIM = "claim"  # `fence` is the claim's revision, `number` which delivery it is
+    ACK = "ack"  # `fence` as of the claim
+
 
 class Result(enum.Enum):
     """What the caller was told."""
@@ -84,6 +90,12 @@ class Rule(enum.Enum):
     # Of a slot that runs once.
     TWICE = "twice"  # two took one attempt of it, more attempts than allowed, or one after it was done
     MISSED = "missed"  # one was told that it is another's, and it was nobody's
+
+    # Of a queue.
+    LOST = "lost"  # an item that was put for certain is gone, and nobody acked it
+    UNEXPECTED = "unexpected"  # an item was delivered that nobody put
+    AGAIN = "again"  # two first deliveries of an item, or one after it was acked
+    OVERTAKEN = "overtaken"  # an item was claimed before too many that had been put before it
 
 
 @attrs.frozen

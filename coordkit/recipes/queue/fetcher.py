@@ -163,8 +163,9 @@ class Fetcher:
             except Exception as error:  # told to those who wait
                 self._fail(error)
 
-    def _stumble(self, error: errors.CoordError) -> None:
+    def _stumble(self, error: errors.Unavailable | errors.DeadlineExceeded) -> None:
         """etcd could not be asked: those who have time wait on."""
+        error.outcome = errors.Outcome.NONE  # nothing was claimed for anybody; what may have been, comes back
         with self._lock:
             for request in self._requests:
                 request.trouble = error

@@ -25,7 +25,7 @@ from coordkit.session import Link
 LONGEST_DELAY_S = 10**10
 MOST_PROMOTED = 32
 MOST_BYTES = 2**20
-GRACE = 1.25  # how many times its ack_wait a claim of a stuck process lasts, and a second more
+GRACE, GRACE_S = 1.25, 1.0  # a stuck claim lasts so many times its ack_wait, and so much longer
 
 
 def now_ms() -> int:
@@ -135,7 +135,7 @@ class StuckClaims:
         others = [claim for claim in claims if claim.lease != desk.session.lease_id]
         self._since_s = {claim: self._since_s.get(claim, now) for claim in others}
         for claim, since_s in list(self._since_s.items()):
-            left_s = since_s + ack_wait_s * GRACE + 1 - now
+            left_s = since_s + ack_wait_s * GRACE + GRACE_S - now
             if left_s > 0:
                 self.look_again_s = min(self.look_again_s, left_s)
             else:

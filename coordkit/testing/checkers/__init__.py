@@ -14,5 +14,14 @@ from coordkit.testing.checkers.counter import check_counter
 from coordkit.testing.checkers.election import check_election
 from coordkit.testing.checkers.lock import check_lock, holds_of
 from coordkit.testing.checkers.once import check_once
+from coordkit.testing.checkers.queue import check_queue
 
-__all__ = ["check_barrier", "check_counter", "check_election", "check_lock", "check_once", "holds_of"]
+__all__ = [
+    "check_barrier",
+    "check_counter",
+    "check_election",
+    "check_lock",
+    "check_once",
+    "check_queue",
+    "holds_of",
+]

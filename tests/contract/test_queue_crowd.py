@@ -1,0 +1,168 @@
+"""Processes that put and take, some of them killed, and a server that is started anew: nothing is lost."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+import queue as standard
+
+import pytest
+from contract.players import wait_until
+
+import coordkit
+from coordkit.testing import LocalEtcd, checkers
+from coordkit.testing.crowd import Crowd
+from coordkit.testing.history import Kind, Operation, Result
+from coordkit.testing.recorder import Recorder, Told
+
+#: Threads with an even number put, the others take; `ROLE` may make all of them the one or the other.
+MEMBER = """
+import itertools, os, queue, random
+import coordkit
+from coordkit.testing import crowd
+from coordkit.testing.history import Kind
+from coordkit.testing.recorder import Told
+
+ROLE = {role!r}
+numbers = itertools.count()
+queues = {{}}
+
+def produce(jobs, witness):
+    values = [f"{{os.getpid()}}-{{next(numbers)}}" for _ in range(random.randrange(1, 17))]
+    def put():
+        ids = jobs.put_many(values, timeout=1)
+        return Told(subject=" ".join(map("{{}}@{{}}".format, values, ids)))
+    witness.call(Kind.PUT, put, subject=" ".join(values))
+
+def consume(jobs, witness):
+    try:
+        taken = jobs.claim_many(random.choice((1, 1, 20)), timeout=0.2)
+    except (queue.Empty, coordkit.Unavailable, coordkit.DeadlineExceeded):
+        return  # also while the server is away
+    for job in taken:
+        subject = f"{{job.value.decode()}}@{{job.id}}"
+        witness.call(Kind.CLAIM, lambda: Told(subject=subject, number=job.attempt, fence=job.fence))
+        if random.random() < 0.05:
+            witness.call(Kind.WRITE, lambda: job.nack() or Told())
+        else:
+            witness.call(Kind.ACK, lambda: job.ack() or Told(), subject=subject, fence=job.fence)
+
+def cycle(coord, witness):
+    jobs = queues.setdefault("crowd", coord.queue("crowd", max_deliveries=1000, max_length=150))
+    if ROLE == "both":
+        role = (produce, consume)[int(witness._label) % 2]
+    else:
+        role = {{"produce": produce, "consume": consume}}[ROLE]
+    role(jobs, witness)
+
+crowd.take_part(cycle)
+"""
+
+
+def drain(coord: coordkit.Coordinator, folder: pathlib.Path) -> None:
+    """Take what is left, and write it down like everybody."""
+    witness = Recorder(folder / "drain.jsonl").witness("drain")
+    jobs = coord.queue("crowd", max_deliveries=1000)
+    while True:
+        claims = coord.kv.range(jobs._site.layout.claims)
+        try:
+            # What the dead had claimed comes back with the end of their leases.
+            taken = jobs.claim_many(100, timeout=5 if claims else 0.1)
+        except standard.Empty:
+            return
+        for job in taken:
+            subject = f"{job.value.decode()}@{job.id}"
+            delivered = Told(subject=subject, number=job.attempt, fence=job.fence)
+            witness.call(Kind.CLAIM, lambda delivered=delivered: delivered)
+        jobs.ack_many(taken)
+        for job in taken:
+            subject = f"{job.value.decode()}@{job.id}"
+            witness.call(Kind.ACK, Told, subject=subject, fence=job.fence)
+
+
+def judge(history: list[Operation], killed: int) -> None:
+    verdict = checkers.check_queue(history)
+    calls = collections.Counter(f"{each.kind.value} {each.result.value}" for each in history)
+    again = sum(each.kind is Kind.CLAIM and (each.number or 0) > 1 for each in history)
+    rules = collections.Counter(violation.rule.value for violation in verdict.violations)
+    print(f"{verdict.holds} deliveries, {again} of them again, {killed} killed; {dict(calls)}; {dict(rules)}")
+    for violation in verdict.violations[:5]:
+        print(violation.why)
+        for operation in violation.operations:
+            print("   ", operation)
+    assert verdict.clean
+
+
+def items(history: list[Operation]) -> int:
+    """How many were put for certain."""
+    return sum(
+        len(each.subject.split()) for each in history if each.kind is Kind.PUT and each.result is Result.OK
+    )
+
+
+def puts(folder: pathlib.Path) -> int:
+    """How many calls to put went well; quicker than reading all that was written down."""
+    return sum(path.read_bytes().count(b'"kind":"put","result":"ok"') for path in folder.glob("*.jsonl"))
+
+
+def test_four_processes_that_put_and_take_some_of_them_killed(child, tmp_path, etcd_binary):
+    """
+    The server is started anew, too: nothing is lost, nothing comes that nobody put, twice only what says so.
+    """
+    with LocalEtcd(etcd_binary, arguments=("--heartbeat-interval=10", "--election-timeout=100")) as server:
+        crowd = Crowd(child, f"{server.url}?ttl=2", tmp_path, seed="queue")
+        for _ in range(4):
+            crowd.hire(MEMBER.format(role="both"))
+        for step in range(4):
+            wanted = puts(tmp_path) + 36
+            wait_until(lambda wanted=wanted: puts(tmp_path) >= wanted, within_s=30)
+            if step == 2:
+                server.kill()
+                server.start()
+            else:
+                crowd.kill_one()
+                crowd.hire(MEMBER.format(role="both"))
+        crowd.finish()
+        with coordkit.connect(server.url, ttl=2) as coord:
+            drain(coord, tmp_path)
+            prefix = coord.queue("crowd")._site.layout.prefix
+            left = [each.key for each in coord.kv.range(prefix)]
+        judge(crowd.operations(), crowd.killed)
+        assert items(crowd.operations()) >= 1200
+        assert left == []
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_eight_producers_and_eight_consumers_with_twenty_kills(child, tmp_path, etcd_binary):
+    """
+    As processes; 20,000 items, and the server killed and started five times.
+    """
+    folders = [tmp_path / role for role in ("produce", "consume")]
+    with LocalEtcd(etcd_binary) as server:
+        crowds = []
+        for folder in folders:
+            folder.mkdir()
+            crowds.append(Crowd(child, f"{server.url}?ttl=5", folder, threads=1, seed=str(os.getpid())))
+            for _ in range(8):
+                crowds[-1].hire(MEMBER.format(role=folder.name))
+        wanted = int(os.environ.get("COORDKIT_SOAK_ITEMS", "20000"))
+        for step in range(25):
+            goal = wanted * (step + 1) // 26 // 9
+            wait_until(lambda goal=goal: puts(folders[0]) >= goal, within_s=300)
+            if step % 5 == 4:
+                server.kill()
+                server.start()
+            else:
+                crowd, folder = list(zip(crowds, folders, strict=True))[step % 2]
+                crowd.kill_one()
+                crowd.hire(MEMBER.format(role=folder.name))
+        wait_until(lambda: puts(folders[0]) >= wanted // 8, within_s=300)
+        for crowd in crowds:
+            crowd.finish()
+        with coordkit.connect(server.url) as coord:
+            drain(coord, folders[1])
+        history = [each for crowd in crowds for each in crowd.operations()]
+        judge(history, sum(crowd.killed for crowd in crowds))
+        assert items(history) >= wanted
