@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -315,6 +320,9 @@ class TestStatus:
         }
         assert document["endpoints"][0]["role"] == "leader"
         assert cli("status", "--json").document["namespace"] == namespace
+        each = cli("status", "-v", "--json").document["primitives"]
+        assert each == [{"kind": "lock", "name": "report", "keys": 3, "note": ""}]
+        assert "1 held, 2 waiting" in cli("status", "-v").out
         assert told.status == 0
 
     def test_an_endpoint_that_is_away_is_told(self, cli, etcd, namespace):
@@ -391,6 +399,33 @@ class TestWatch:
 
 
 class TestEnds:
+    @pytest.mark.parametrize("how", ["a closed pipe", "Ctrl-C"])
+    @pytest.mark.parametrize("words", [["watch", "--json"], ["top", "-o", "-", "-d", "0.1"]], ids=" ".join)
+    def test_it_ends_in_silence(self, words, how, cli, coord, namespace):
+        """
+        Without a traceback, with the status that a shell expects.
+        """
+        process = subprocess.Popen(
+            [sys.executable, "-m", "coordkit", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        with process, contextlib.ExitStack() as ending:
+            ending.callback(process.kill)
+            key, number = f"/{namespace}/queue/q/items/1", itertools.count()
+            # It watches when it tells something.
+            teller = threading.Event()
+            thread = threading.Thread(target=lambda: (process.stdout.readline(), teller.set()), daemon=True)
+            thread.start()
+            wait_until(lambda: coord.kv.put(key, b"%d" % next(number)) and teller.is_set())
+            if how == "Ctrl-C":
+                process.send_signal(signal.SIGINT)
+            else:
+                process.stdout.close()
+                wait_until(lambda: coord.kv.put(key, b"%d" % next(number)) and process.poll() is not None)
+
+            assert process.wait(20) == {"Ctrl-C": 130}.get(how, failure.BROKEN_PIPE)
+            assert process.stderr.read() == b""
+        coord.kv.delete(key)
+
     @pytest.mark.parametrize("words", LOOKS, ids=" ".join)
     def test_nobody_answers(self, words, cli):
         """

@@ -107,6 +107,7 @@ class TestKinds:
 
         assert (found.kind, found.name, found.key_count) == ("tree", "x", 2)
         assert [(each.role, each.lease) for each in found.standing.members] == [("leaf", 3)]
+        assert found.standing.note == "leaf 1"
 
     def test_a_kind_can_be_registered(self, monkeypatch):
         """
@@ -435,9 +436,14 @@ class TestReading:
         calls = coord.statistics().calls
         found = reader.survey()
         spent = coord.statistics().calls - calls
-        counts = census.take(reader.namespace, found.stored, found.revision, found.skipped).counts()
+        seen = reader.overview()
 
-        assert counts == {"gate": (2, 3), "queue": (2, 61), "topic": (1, 1)}
+        assert seen.counts() == {"gate": (2, 3), "queue": (2, 61), "topic": (1, 1)}
+        notes = {each.name: each.standing.note for each in seen.primitives if each.kind == "queue"}
+        assert notes == {
+            "jobs": f"only {60 - found.skipped['queue', 'jobs']} keys were looked at",
+            "jobs2": "items 1",
+        }
         assert spent <= 5
         coord.kv.delete_prefix(f"{root}/")
 

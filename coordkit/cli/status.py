@@ -9,21 +9,22 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordkit.cli import failure, options
-from coordkit.cli.terminal import Table
+from coordkit.cli.terminal import Table, plain
 
 if TYPE_CHECKING:
     from coordkit import settings
     from coordkit.cli.doctor import health
-    from coordkit.inspection import census, reading
+    from coordkit.inspection import census
 
 _SUMMARY = "show the cluster and what the namespace holds"
 _EXAMPLES = """\
 examples:
   coordkit status
+  coordkit status -v
   coordkit status -o json --url etcd://h1:2379,h2:2379/shop
 
-Of the namespace it shows how many primitives of each kind there are, and how many keys they have.  What is
-wrong, and what to do about it, is the business of coordkit doctor.
+Of the namespace it shows how many primitives of each kind there are, and how many keys they have; with -v
+each of them.  What is wrong, and what to do about it, is the business of coordkit doctor.
 
 exit status: 0; 1 an endpoint was not reached or raised an alarm; 69 none was reached"""
 
@@ -52,9 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         told = "; ".join(f"{each.url}: {each.trouble.text}" for each in seen.endpoints if each.trouble)
         raise failure.CommandFailed(f"no endpoint was reached: {told}", failure.UNREACHABLE)
     if arguments.output == "json":
-        print(json.dumps(seen.document(), indent=2))
+        print(json.dumps(seen.document(each=arguments.verbose > 0), indent=2))
     else:
-        seen.show()
+        seen.show(each=arguments.verbose > 0)
     return 0 if seen.healthy else 1
 
 
@@ -65,38 +66,49 @@ class Status:
     namespace: str
     endpoints: list[health.Endpoint]
     revision: int
-    counts: dict[str, tuple[int, int]] | None  # by kind: how many, and of how many keys; None: not to be had
+    census: census.Census | None  # None: not to be had
     refused: str = ""
 
     @property
     def healthy(self) -> bool:
         return not self.refused and all(each.trouble is None and not each.alarms for each in self.endpoints)
 
-    def show(self) -> None:
-        """For people."""
+    def show(self, each: bool) -> None:
+        """For people; `each` primitive, too."""
         columns = ["endpoint", "version", "role", "revision", "round trip", "database", "in use", "alarms"]
-        Table("cluster", columns, [_row(each) for each in self.endpoints]).show()
+        Table("cluster", columns, list(map(_row, self.endpoints))).show()
         print()
         shown = f"/{self.namespace}/" if self.namespace else "/"
-        if self.counts is None:
+        if self.census is None:
             print(f"{shown}: {self.refused}")
-        elif not self.counts:
+            return
+        counts = self.census.counts()
+        if not counts:
             print(f"{shown} at revision {self.revision}: no key")
-        else:
-            rows = [[kind or "-", str(number), str(size)] for kind, (number, size) in self.counts.items()]
-            Table(f"{shown} at revision {self.revision}", ["kind", "number", "keys"], rows).show()
+            return
+        rows = [[plain(kind) or "-", str(number), str(size)] for kind, (number, size) in counts.items()]
+        Table(f"{shown} at revision {self.revision}", ["kind", "number", "keys"], rows).show()
+        if each and self.census.primitives:
+            print()
+            Table("primitives", ["kind", "name", "keys", ""], list(map(_each, self.census.primitives))).show()
 
-    def document(self) -> dict[str, Any]:
+    def document(self, each: bool) -> dict[str, Any]:
         """For programs."""
         from coordkit.cli.doctor import report
 
+        found = self.census
+        primitives = [
+            {"kind": each.kind, "name": each.name, "keys": each.key_count, "note": each.standing.note}
+            for each in (found.primitives if found else ())
+        ]
         return {
             "endpoints": list(map(report.endpoint_document, self.endpoints)),
             "namespace": self.namespace,
             "revision": self.revision,
             "error": self.refused or None,
-            "kinds": self.counts
-            and {kind: {"number": number, "keys": size} for kind, (number, size) in self.counts.items()},
+            "kinds": found
+            and {kind: {"number": number, "keys": size} for kind, (number, size) in found.counts().items()},
+            **({"primitives": primitives} if each else {}),
         }
 
 
@@ -116,19 +128,19 @@ def look(chosen: settings.Settings) -> Status:
         return Status(chosen.namespace, endpoints, revision, None, "no endpoint is of use")
     client = clients.Client(attrs.evolve(chosen.options, endpoints=usable))
     try:
-        found = reading.Reader(client, chosen.namespace).survey()
-        return Status(chosen.namespace, endpoints, found.revision, counted(chosen.namespace, found).counts())
+        found = reading.Reader(client, chosen.namespace).overview()
+        return Status(chosen.namespace, endpoints, found.revision, found)
     except errors.CoordError as error:
         return Status(chosen.namespace, endpoints, revision, None, str(error))
     finally:
         client.close()
 
 
-def counted(namespace: str, found: reading.Survey) -> census.Census:
-    """A survey, counted."""
-    from coordkit.inspection import census
-
-    return census.take(namespace, found.stored, found.revision, found.skipped)
+def _each(primitive: census.Primitive) -> list[str]:
+    standing = primitive.standing
+    line = f"{len(standing.holders)} held, {len(standing.waiters)} waiting" if standing.holders else ""
+    note = ", ".join(filter(None, (line, standing.note)))
+    return [plain(primitive.kind), plain(primitive.name), str(primitive.key_count), plain(note)]
 
 
 def _row(seen: health.Endpoint) -> list[str]:

@@ -161,10 +161,7 @@ def take(
         else:
             entries.setdefault((path.kind, path.name), []).append(kinds.Entry(path.rest, each))
     primitives = tuple(
-        Primitive(
-            kind, name, len(found) + (skipped or {}).get((kind, name), 0), kinds.kind_of(kind).read(found)
-        )
-        for (kind, name), found in sorted(entries.items())
+        _primitive(where, found, (skipped or {}).get(where, 0)) for where, found in sorted(entries.items())
     )
     sessions = sorted(opened, key=lambda session: session.created)
     stakes = _stakes(primitives)
@@ -173,6 +170,13 @@ def take(
         primitives,
         tuple(attrs.evolve(each, stakes=tuple(stakes.get(each.lease, ()))) for each in sessions),
     )
+
+
+def _primitive(where: tuple[str, str], found: list[kinds.Entry], skipped: int) -> Primitive:
+    standing = kinds.kind_of(where[0]).read(found)
+    if skipped:
+        standing = attrs.evolve(standing, note=f"only {len(found)} keys were looked at")
+    return Primitive(*where, len(found) + skipped, standing)
 
 
 def session_at(path: Path, stored: KeyValue) -> Session | None:

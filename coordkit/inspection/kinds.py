@@ -7,6 +7,7 @@ entries to a `Standing` and `register` it.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import typing
 from collections.abc import Callable, Sequence
@@ -15,6 +16,8 @@ import attrs
 
 from coordkit.etcd.results import KeyValue
 from coordkit.inspection import words
+
+MOST_PARTS = 6  # of a primitive, that are told in a note
 
 
 @attrs.frozen
@@ -117,9 +120,13 @@ def read_semaphore(entries: Sequence[Entry]) -> Standing:
 
 
 def read_other(entries: Sequence[Entry]) -> Standing:
-    """What hangs on a lease is somebody's."""
+    """What hangs on a lease is somebody's; of the rest, how many keys each part has: "items 12, claims 3"."""
     leased = [each for each in in_line(entries) if each.stored.lease]
-    return Standing(members=tuple(place(each, each.path[0] if len(each.path) > 1 else "") for each in leased))
+    parts = collections.Counter(each.path[0] for each in entries if len(each.path) > 1)
+    return Standing(
+        members=tuple(place(each, each.path[0] if len(each.path) > 1 else "") for each in leased),
+        note=", ".join(f"{part} {count}" for part, count in parts.most_common(MOST_PARTS)),
+    )
 
 
 def _number(path: tuple[str, ...]) -> int | None:

@@ -77,6 +77,14 @@ class Reader:
         ]
         return self._anew(lambda: self._take(prefixes))
 
+    def overview(self) -> censuses.Census:
+        """Everything that is there, without any value: who somebody is stays unknown.
+
+        Cost: that of `survey`.
+        """
+        found = self.survey()
+        return censuses.take(self.namespace, found.stored, found.revision, found.skipped)
+
     def survey(self) -> Survey:
         """The namespace without values.
 
