@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -34,6 +35,7 @@ class Terminal:
         self.modes = termios.tcgetattr(slave)
         termios.tcsetwinsize(slave, (40, 120)) if hasattr(termios, "tcsetwinsize") else None
         self.text = ""
+        self._seen = 0
         self.process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, *words],
             stdin=slave,
@@ -53,10 +55,15 @@ class Terminal:
         os.close(self.slave)
 
     def until(self, words: str) -> Terminal:
-        """Read until it shows this, behind what was read before."""
-        start, limit_s = len(self.text), time.monotonic() + PATIENCE_S
-        while words not in self.text[start:]:
-            self._read(limit_s, words)
+        """Read on until it shows this."""
+        return self.until_like(re.escape(words))
+
+    def until_like(self, pattern: str) -> Terminal:
+        """Read on until it shows what this regular expression matches."""
+        limit_s = time.monotonic() + PATIENCE_S
+        while not (found := re.compile(pattern).search(self.text, self._seen)):
+            self._read(limit_s, pattern)
+        self._seen = found.end()
         return self
 
     def type(self, keys: bytes) -> None:

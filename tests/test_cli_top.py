@@ -16,6 +16,7 @@ from coordkit.cli import main, views
 from coordkit.cli.top import frame
 from coordkit.etcd.results import KeyValue
 from coordkit.inspection import census, reading
+from coordkit.testing import LocalEtcd
 
 ENTERED, LEFT = "\x1b[?1049h", "\x1b[?1049l"
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
@@ -127,6 +128,27 @@ class TestTerminal:
             assert terminal.text.rpartition(LEFT)[2].split() == ["done", "0"]
             assert stopped == terminal.modes == termios.tcgetattr(terminal.slave)
             assert during != terminal.modes
+
+    def test_a_silent_etcd_is_waited_for(self, mode, etcd_binary):
+        """
+        It is told, keys are heard meanwhile, and it goes on when etcd does.
+        """
+        if mode != "threads":
+            pytest.skip("the command line is no program that gevent patches")
+        with LocalEtcd(etcd_binary) as server:
+            words = [*COORDKIT, "top", "-d", "0.1", "--timeout", "0.5", "--url", server.url]
+            with Terminal(words, {}) as terminal:
+                terminal.until("revision")
+                server.pause()
+                terminal.until("does not answer")
+                server.resume()
+                terminal.until_like(r"\x1b\[H\d\d:")  # a frame that does not begin with trouble
+                server.pause()
+                terminal.until("does not answer")
+                terminal.type(b"q")
+
+                assert terminal.end() == 0
+            server.resume()
 
     @pytest.mark.parametrize(
         ("keys", "number", "status"),

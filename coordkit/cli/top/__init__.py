@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
+import math
 import pathlib
 import sys
 import time
@@ -95,23 +97,27 @@ def _show_rounds(
     from coordkit.cli.top import frame
     from coordkit.etcd import client as clients
 
-    done = 0
-    seen: frame.Frame | None = None
-    trouble = ""
+    done, seen, trouble = 0, None, ""
+    due_s = time.monotonic()
+    # Elsewhere, so that keys are heard while etcd is silent.  Whoever closes the client ends a look.
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    looking: concurrent.futures.Future[frame.Frame] | None = None
     while True:
-        try:
-            seen, trouble = frame.look(reader, where, shown.size().lines), ""
-        except clients.OUTAGE as error:
-            trouble = f"etcd does not answer: {error}"
-        done += 1
-        until_s = time.monotonic() + arguments.delay
-        while True:
-            size = shown.size()
-            shown.draw(frame.lines(seen, trouble, size.columns, size.lines))
-            if done == arguments.rounds:
-                return 0
-            key = shown.key(until_s - time.monotonic())
-            if key == "q":
-                return 0
-            if key == "r" or time.monotonic() >= until_s:
-                break
+        size = shown.size()
+        if looking is None and time.monotonic() >= due_s:
+            looking = pool.submit(frame.look, reader, where, size.lines)
+            looking.add_done_callback(lambda _: shown.wake())
+        if looking is not None and looking.done():
+            try:
+                seen, trouble = looking.result(), ""
+            except clients.OUTAGE as error:
+                trouble = f"etcd does not answer: {error}"
+            looking, due_s, done = None, time.monotonic() + arguments.delay, done + 1
+        shown.draw(frame.lines(seen, trouble, size.columns, size.lines))
+        if done == arguments.rounds:
+            return 0
+        key = shown.key(math.inf if looking else due_s - time.monotonic())
+        if key == "q":
+            return 0
+        if key == "r":
+            due_s = time.monotonic()

@@ -6,6 +6,7 @@ while Ctrl-Z has stopped it.  Source: xterm's control sequences (ctlseqs), termi
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shutil
@@ -61,10 +62,18 @@ class Screen:
         sys.stdout.write(f"\x1b[H{drawn}\x1b[J")
         sys.stdout.flush()
 
+    def wake(self) -> None:
+        """Let `key` return, for there is something to draw; from any thread."""
+        try:
+            os.write(self._waking, b"\0")
+        except OSError:
+            pass  # it is full, which wakes just as well; or all is over
+
     def key(self, timeout_s: float) -> str:
         """The key that was typed; "" when none was in time, or when there is reason to draw again."""
         typed = [sys.stdin] if self._modes is not None else []
-        ready, _, _ = select.select([*typed, self._woken], [], [], max(0.0, timeout_s))
+        limit_s = None if timeout_s == math.inf else max(0.0, timeout_s)
+        ready, _, _ = select.select([*typed, self._woken], [], [], limit_s)
         if self._woken in ready:
             os.read(self._woken, 1024)
         if not typed or sys.stdin not in ready:
