@@ -26,6 +26,7 @@ GROUPS = (
     "coordkit.cli.lock",
     "coordkit.cli.elect",
     "coordkit.cli.once",
+    "coordkit.cli.queue",
     "coordkit.cli.session",
     "coordkit.cli.status",
     "coordkit.cli.watch",
