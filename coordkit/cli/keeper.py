@@ -8,6 +8,7 @@ POSIX only.  Cost: one small process, 20 ms of its own time; one write for each 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -51,15 +52,22 @@ class Keeper:
         if last is not None and last[0] == group and abs(last[1] - deadline_s) < _TOLD_ANEW_S:
             return
         self._last = group, deadline_s
-        line = b"%d %.6f\n" % (group, deadline_s)
         try:
-            os.write(self._pipe, line)
+            self._tell(group, deadline_s)
         except BlockingIOError:
-            pass  # it is stopped, and has a page full of lines to read when it goes on
+            pass  # it is stopped, and has many lines to read when it goes on
         except BrokenPipeError:
             self._let_go()
             self._start()  # somebody killed it: another one
-            os.write(self._pipe, line)
+            self._tell(group, deadline_s)
+
+    def guard_me(self, deadline_s: float) -> None:
+        """The same for the calling process, a fork that leads a group: guarded before it does anything."""
+        with contextlib.suppress(OSError):  # the supervisor will tell, too
+            self._tell(os.getpid(), deadline_s)
+
+    def _tell(self, group: int, deadline_s: float) -> None:
+        os.write(self._pipe, b"%d %.6f\n" % (group, deadline_s))
 
     def end(self) -> None:
         """The group has ended, or may live on; idempotent."""

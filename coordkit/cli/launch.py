@@ -46,13 +46,19 @@ def check_command(program: str) -> None:
     raise CannotRun(program, "command not found", NOT_FOUND)
 
 
-def start(command: list[str], environment: dict[str, str], lend: foreground.Terminal | None) -> int:
+def start(
+    command: list[str],
+    environment: dict[str, str],
+    lend: foreground.Terminal | None,
+    announce: collections.abc.Callable[[], None],
+) -> int:
     """Start it; its process id, which is its group's, too.  It is the caller's to wait for.
 
     Args:
         command: Program and arguments.
         environment: All of it.
         lend: The terminal that it is to have.
+        announce: Called in the new process, when it leads its group and is not the command yet.
 
     Raises:
         CannotRun: It could not be started.
@@ -64,7 +70,7 @@ def start(command: list[str], environment: dict[str, str], lend: foreground.Term
             command,
             env=environment,
             close_fds=False,  # ours close themselves; those that a shell gave us are the command's
-            preexec_fn=_beginning(lend),
+            preexec_fn=_beginning(lend, announce),
         )
     except OSError as error:
         if lend is not None:
@@ -91,13 +97,16 @@ def _cannot(program: str, error: OSError) -> CannotRun:
     return CannotRun(program, error.strerror or str(error), status)
 
 
-def _beginning(lend: foreground.Terminal | None) -> collections.abc.Callable[[], None]:
+def _beginning(
+    lend: foreground.Terminal | None, announce: collections.abc.Callable[[], None]
+) -> collections.abc.Callable[[], None]:
     """What the child does before it becomes the command."""
     us = os.getpid()
     die_with_parent = _die_with_parent()
 
     def begin() -> None:
         os.setpgid(0, 0)
+        announce()
         if lend is not None:
             lend.move(os.getpid())
         die_with_parent()

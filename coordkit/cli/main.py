@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     try:
         status = _run(list(sys.argv[1:] if argv is None else argv))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it was closed when we were started
+            sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         return failure.INTERRUPTED
@@ -96,7 +97,8 @@ def _run(argv: list[str]) -> int:
 
 
 def _say(error: Exception, status: int) -> int:
-    print(f"coordkit: {error}", file=sys.stderr)
+    if sys.stderr is not None:  # it was closed when we were started
+        print(f"coordkit: {error}", file=sys.stderr)
     return status
 
 

@@ -7,9 +7,9 @@ by `settings_of(arguments)`, `connect(arguments)` and `listen(arguments)`.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -130,11 +130,27 @@ def connect(arguments: argparse.Namespace) -> coordkit.Coordinator:
     return coordinator
 
 
-def listen(arguments: argparse.Namespace) -> None:
-    """Let the library's log go to standard error, as far as this command was asked to speak."""
-    level = logging.WARNING
+def listen(arguments: argparse.Namespace, level: int = logging.WARNING) -> None:
+    """Let the library's log go to standard error, as far as this command was asked to speak.
+
+    Args:
+        arguments: With --quiet, --verbose, --json, where the command has them.
+        level: Without --quiet and --verbose.
+    """
     if arguments.quiet:
         level = logging.CRITICAL + 1
     elif arguments.verbose:
         level = logging.INFO if arguments.verbose == 1 else logging.DEBUG
-    logging.basicConfig(level=level, format="coordkit: %(message)s", stream=sys.stderr)
+    listener = logging.StreamHandler()
+    listener.setFormatter(_JsonLines() if getattr(arguments, "json", False) else _Lines())
+    logging.basicConfig(level=level, handlers=[listener])
+
+
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return f"coordkit: {record.getMessage()}"
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"event": "log", "level": record.levelname.lower(), "text": record.getMessage()})

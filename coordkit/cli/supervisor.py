@@ -133,7 +133,10 @@ class Supervisor:
         # gets the terminal when it asks for it, see `_stopped`.
         self._lends = terminal is not None and os.isatty(0) and os.isatty(1)
         lend_to = terminal if terminal is not None and self._lends and terminal.in_foreground else None
-        self._group = launch.start(self._plan.command, self._plan.environment, lend_to)
+        deadline_s = boottime() + self._hold.remaining()
+        self._group = launch.start(
+            self._plan.command, self._plan.environment, lend_to, lambda: self._keeper.guard_me(deadline_s)
+        )
         program, pid = self._plan.command[0], self._group
         self._voice.tell("started", f"{program} runs as process {pid}", pid=pid)
         return pid

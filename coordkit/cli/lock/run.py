@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import typing
 
 import coordkit
-from coordkit import errors
+from coordkit import errors, keys
+from coordkit import ticket as tickets
 from coordkit.cli import failure, keeper, launch, options, signals, supervisor
 from coordkit.cli.voice import Voice
 from coordkit.deadline import Deadline, boottime
@@ -28,6 +30,7 @@ exit status: the command's, or 128 + the signal that ended it; 75 not acquired (
 
 _GRACE_PART = 5  # of the TTL, by default
 _VARIABLES = "COORDKIT_LOCK_"
+_CHAIN = f"{_VARIABLES}CHAIN"  # the keys of all runs around a command; keys have no spaces
 
 
 class LockLike(supervisor.Hold, typing.Protocol):
@@ -42,6 +45,8 @@ class LockLike(supervisor.Hold, typing.Protocol):
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
 
     def release(self) -> None: ...
+
+    def contenders(self) -> list[tickets.Contender]: ...
 
 
 def register(group: typing.Any) -> None:
@@ -71,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.child:
         raise failure.CommandFailed("there is no command: put it behind --", failure.USAGE)
     on_lost = _words(arguments.on_lost)
-    options.listen(arguments)
+    options.listen(arguments, logging.ERROR)  # a loss is told by the supervisor
     try:
         launch.check_command(arguments.child[0])
         with signals.Inbox() as inbox:
@@ -104,6 +109,8 @@ class _Run:
             with options.connect(self._arguments) as coord:
                 grace_s = self._grace_s(coord)
                 lock: LockLike = coord.lock(self._arguments.name)
+                if not self._arguments.no_wait:
+                    self._check_chain(lock, coord.settings.namespace)
                 if not self._acquire(lock, deadline):
                     return self._arguments.conflict_exit_code, None
                 plan = supervisor.Plan(self._arguments.child, self._environment(lock), grace_s, self._on_lost)
@@ -137,11 +144,25 @@ class _Run:
             self._voice.warn("not acquired", f"{self._what} was not acquired: it is held", waited_s=waited_s)
         return acquired
 
+    def _check_chain(self, lock: LockLike, namespace: str) -> None:
+        """Refuse to wait for a run that waits for us."""
+        prefix = keys.prefix(namespace, "lock", self._arguments.name)
+        around = {key for key in os.environb.get(_CHAIN.encode(), b"").split() if key.startswith(prefix)}
+        if around and any(place.key in around for place in lock.contenders()):
+            text = f"{self._what} is held by a run around this one, which would wait for itself"
+            raise failure.CommandFailed(text, failure.USAGE)
+
     def _environment(self, lock: LockLike) -> dict[str, str]:
         lease, _, _ = lock.key.rpartition(b"/")[2].partition(b"-")
-        words = {"NAME": self._arguments.name, "KEY": os.fsdecode(lock.key), "FENCE": str(lock.fence)}
-        words["LEASE"] = os.fsdecode(lease)
-        return {**os.environ, **{f"{_VARIABLES}{name}": word for name, word in words.items()}}
+        key = os.fsdecode(lock.key)
+        return {
+            **os.environ,
+            f"{_VARIABLES}NAME": self._arguments.name,
+            f"{_VARIABLES}KEY": key,
+            f"{_VARIABLES}FENCE": str(lock.fence),
+            f"{_VARIABLES}LEASE": os.fsdecode(lease),
+            _CHAIN: f"{os.environ.get(_CHAIN, '')} {key}".strip(),
+        }
 
     def _release(self, lock: LockLike, end: supervisor.End) -> int:
         """The exit status."""
