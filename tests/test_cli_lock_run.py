@@ -349,6 +349,22 @@ class TestDeath:
 
         wait_until(lambda: gone(*pids))
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="it is Linux that kills a dead process's child")
+    def test_of_supervisor_and_keeper(self, lock_run):
+        """
+        Somebody who is that thorough leaves no command behind; what that one started is out of reach.
+        """
+        run = lock_run("--", *STUBBORN)
+        pid, further = run.numbers()
+        children = pathlib.Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+
+        for each in {*map(int, children)} - {pid}:
+            os.kill(each, signal.SIGKILL)
+        run.signal(signal.SIGKILL)
+
+        wait_until(lambda: gone(pid))
+        os.kill(further, signal.SIGKILL)
+
     def test_within_a_run(self, lock_run):
         """
         The outer one's end is the inner one's, and that of what it runs.
@@ -366,7 +382,7 @@ class TestLoss:
         """
         Somebody else may hold the lock already: no grace; 76; and --on-lost is run.
         """
-        run = lock_run("--json", "--on-lost", "echo 'it was' lost", "--", *STUBBORN)
+        run = lock_run("--json", "--on-lost", "sh -c 'echo $COORDKIT_LOCK_NAME $0' lost", "--", *STUBBORN)
         pids = run.numbers()
 
         (place,) = coord.lock("a").contenders()
@@ -375,9 +391,27 @@ class TestLoss:
         ended = run.end()
 
         assert ended.status == 76
-        assert ended.out == "it was lost\n"
+        assert ended.out == "a lost\n"
         assert "killed" in [json.loads(line)["event"] for line in ended.err.splitlines()]
         assert gone(*pids)
+
+    def test_what_runs_on_a_loss_is_bounded(self, url, coord):
+        """
+        It cannot keep us from telling.
+        """
+        program = (
+            "import sys; from coordkit.cli import main, supervisor; supervisor.ON_LOST_S = 0.1; "
+            "sys.exit(main.main(sys.argv[1:]))"
+        )
+        words = ["lock", "run", "a", "--on-lost", "sleep 1000", "--", "sh", "-c", "echo ready; sleep 1000"]
+        running = [sys.executable, "-c", program, *words]
+        with subprocess.Popen(running, env=environment(url), stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+
+            (place,) = coord.lock("a").contenders()
+            lease.revoke(coord.client, place.lease, Deadline.after(5))
+
+            assert process.wait(20) == 76
 
     def test_an_outage_ends_the_command_before_the_lease(self, lock_run, etcd, namespace):
         """

@@ -65,6 +65,7 @@ class Plan:
     environment: dict[str, str]
     grace_s: float
     on_lost: list[str] = attrs.field(factory=list)  # a command line; empty: none
+    what: str = "the lock"  # that is held
 
 
 @attrs.frozen
@@ -208,7 +209,8 @@ class Supervisor:
         self._reason = "no renewal was answered in time"
         self._keeper.guard(self._group, kill_at_s)
         left_s = max(0.0, kill_at_s - boottime())
-        self._voice.warn("ending", f"the lock runs out in {left_s:.1f} s: ending the command", left_s=left_s)
+        text = f"{self._plan.what} runs out in {left_s:.1f} s: ending the command"
+        self._voice.warn("ending", text, left_s=round(left_s, 3))
         self._signal(signal.SIGTERM)
         self._signal(signal.SIGCONT)
         self._run_on_lost()
@@ -292,7 +294,8 @@ class Supervisor:
         if self._state is not State.RUNNING:
             self._clear_group()
         elif self._group_lives():
-            self._voice.warn("left", "the command has ended; what it left running goes on without the lock")
+            text = f"the command has ended; what it left running goes on without {self._plan.what}"
+            self._voice.warn("left", text)
         self._keeper.end()
         self._await_on_lost()
         by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0

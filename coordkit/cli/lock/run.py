@@ -11,7 +11,7 @@ import typing
 import coordkit
 from coordkit import errors, keys
 from coordkit import ticket as tickets
-from coordkit.cli import failure, keeper, launch, options, signals, supervisor
+from coordkit.cli import failure, keeper, launch, options, signals, supervisor, terminal
 from coordkit.cli.voice import Voice
 from coordkit.deadline import Deadline, boottime
 
@@ -141,7 +141,9 @@ class _Run:
             text = f"{self._what}: acquired with fence {lock.fence}"
             self._voice.tell("acquired", text, fence=lock.fence, waited_s=waited_s)
         else:
-            self._voice.warn("not acquired", f"{self._what} was not acquired: it is held", waited_s=waited_s)
+            holder = next((f" by {terminal.plain(place.identity)}" for place in lock.contenders()), "")
+            text = f"{self._what} was not acquired: it is held{holder}"
+            self._voice.warn("not acquired", text, waited_s=waited_s)
         return acquired
 
     def _check_chain(self, lock: LockLike, namespace: str) -> None:
