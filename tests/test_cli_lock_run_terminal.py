@@ -49,7 +49,7 @@ class TestForeground:
 
         shell.reads(">>> ")
         shell.starts("6 * 7")
-        shell.reads("^42")
+        shell.reads("42")
         shell.types(CTRL_C)
         shell.reads("KeyboardInterrupt")
         shell.starts("'still ' + 'here'")
@@ -99,6 +99,7 @@ class TestForeground:
 
         shell.types(CTRL_Z)
         shell.reads("Stopped")
+        shell.prompt()
         wait_until(lambda: not processes.lives(pid))  # although its supervisor is stopped
         shown = shell.run("fg")
 
@@ -172,7 +173,7 @@ class TestPipeline:
         shell.reads("Stopped")
         shell.starts("bg")
 
-        shell.reads("^done")
+        shell.reads("done")
 
 
 class TestBackground:
