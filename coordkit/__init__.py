@@ -39,6 +39,7 @@ from coordkit.errors import (
 from coordkit.etcd import etcdrpc, kv
 from coordkit.recipes.barrier import Barrier
 from coordkit.recipes.counter import Counter
+from coordkit.recipes.double_barrier import DoubleBarrier
 from coordkit.recipes.election import Candidate, Election, Leadership
 from coordkit.recipes.gate import Gate
 from coordkit.recipes.latch import Latch
@@ -69,6 +70,7 @@ __all__ = [
     "Counter",
     "Cursor",
     "DeadlineExceeded",
+    "DoubleBarrier",
     "Election",
     "Gap",
     "Gate",

@@ -21,6 +21,7 @@ from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
 from coordkit.recipes import barrier as barriers
 from coordkit.recipes import counter as counters
+from coordkit.recipes import double_barrier as double_barriers
 from coordkit.recipes import election as elections
 from coordkit.recipes import gate as gates
 from coordkit.recipes import latch as latches
@@ -274,6 +275,10 @@ class Coordinator:
     ) -> barriers.Barrier:
         """A point that nobody passes before `parties` have arrived.  Cost: none until it is used."""
         return barriers.Barrier(self._session_by, name, parties, action, timeout, link=self._link)
+
+    def double_barrier(self, name: str, parties: int) -> double_barriers.DoubleBarrier:
+        """Work that `parties` enter and leave together.  Cost: none until it is used."""
+        return double_barriers.DoubleBarrier(self._session_by, name, parties, link=self._link)
 
     def gate(self, name: str) -> gates.Gate:
         """A gate, open until somebody closes it.  Cost: none until it is used."""

@@ -170,6 +170,29 @@ class Assembly:
         put = [] if stored else [kv.put(verdict_key, rounds.Verdict((), "it was reset").encode())]
         return self.advance(generation, [when], put, deadline)
 
+    def withdraw(self, stay: rounds.Round, deadline: Deadline) -> rounds.Conclusion | None:
+        """Give the place up, unless there is a verdict already.
+
+        Returns:
+            None when it was given up; else what to conclude.
+
+        Raises:
+            Unavailable, DeadlineExceeded: Nobody knows.
+
+        Cost: 1 commit.
+        """
+        mine = kv.create(stay.key) == stay.create_revision
+        request = kv.txn_request(
+            [*rounds.undecided(self.layout, stay.generation), mine], [kv.delete(stay.key)], [self._everything]
+        )
+        view = self._settled(request, deadline)
+        if view is None:
+            return None
+        told = rounds.verdict(self.layout, view, stay.generation.number)
+        if told is None and stay.key not in view.kvs:
+            return None  # by an earlier copy of this request
+        return stay.look(view)
+
     def grace(self, deadline: Deadline, session: Session) -> Deadline:
         """How long to ask what was decided: at least a request's time, whatever the caller's deadline."""
         least = self.link.client.deadline(None)

@@ -79,7 +79,7 @@ class Barrier:
             BrokenBarrier: For all who wait.
             LimitMismatch: Those who are there wait for another number.
             SessionLost, Cancelled: We are out of it; it is broken for the others.
-            DeadlineExceeded: We did not even arrive in time; nothing is broken by that.
+            DeadlineExceeded: `outcome` NONE: we did not even arrive in time; nothing is broken by that.
             Unavailable, DeadlineExceeded: `outcome` UNKNOWN: etcd did not tell what was decided, and our
                 place is withdrawn.
             Gap: The generation is over, and nobody remembers how it ended.

@@ -40,6 +40,12 @@ class Layout:
     def verdict_of(self, number: int) -> bytes:
         return self.of(number) + self.verdict
 
+    def clear(self, number: int) -> kv.Op:
+        """Remove what is left of a generation.  Members that have a range to themselves leave one by one."""
+        if self.members:
+            return kv.delete(self.verdict_of(number))
+        return kv.delete(self.of(number), keys.range_end(self.of(number)))
+
 
 @attrs.frozen
 class Generation:
@@ -132,7 +138,7 @@ class Full:
 
 @attrs.frozen
 class Lost:
-    """Somebody who had arrived is gone, and nobody has passed."""
+    """Somebody who had arrived is gone, and nobody has passed.  Look again for what else there is to see."""
 
     key: bytes
 
@@ -153,8 +159,9 @@ class Round:
         self.generation = generation
         self.key = key
         self.create_revision = create_revision
-        #: Of the newest view that was looked at.
+        #: Of the newest view that was looked at, and that view.
         self.revision = create_revision
+        self.latest = View(0, {})
         self._seen: dict[bytes, int] = {}  # who has arrived, with their create revisions
 
     @property
@@ -172,7 +179,7 @@ class Round:
 
     def look(self, view: View) -> Conclusion | None:
         """What to conclude from a view, each later than the one before; None: wait on."""
-        self.revision = max(self.revision, view.revision)
+        self.revision, self.latest = max(self.revision, view.revision), view
         number = self.generation.number
         told = verdict(self.layout, view, number)
         if told is not None:
@@ -184,6 +191,7 @@ class Round:
         self._seen[self.key] = self.create_revision
         for key, create_revision in self._seen.items():
             if present.get(key) != create_revision:
+                del self._seen[key]  # told once
                 return Lost(key)
         self._seen.update(present)
         parties = self.generation.parties
@@ -210,8 +218,7 @@ def undecided(layout: Layout, generation: Generation) -> list[kv.Compare]:
 
 def step(layout: Layout, generation: Generation, parties: int) -> list[kv.Op]:
     """To the next generation.  The verdict stays for those who have not looked; the one before it goes."""
-    before = layout.of(generation.number - 1)
     return [
         kv.put(layout.generation_key, generation.next(parties).encoded),
-        kv.delete(before, keys.range_end(before)),
+        layout.clear(generation.number - 1),
     ]

@@ -274,6 +274,7 @@ class TestBetweenProcesses:
         It is reset once: who comes first and waits already is not broken by the others' resets.
         """
         barriers = [each.barrier("start", 3) for each in (coord, coord_factory(), coord_factory())]
+        resets: list[coordkit.Barrier] = []
         told = []
 
         def work(barrier: coordkit.Barrier, timeout: float) -> None:
@@ -281,13 +282,13 @@ class TestBetweenProcesses:
                 barrier.wait(timeout)
             except errors.BrokenBarrier:
                 barrier.reset()
+                resets.append(barrier)
             told.append(barrier.wait(PATIENCE_S))
 
         crew = [threading.Thread(target=work, args=(barrier, 0.3)) for barrier in barriers[:2]]
         for thread in crew:
             thread.start()
-        wait_until(lambda: barriers[2].broken or barriers[0].generation == 1)
-        wait_until(lambda: barriers[2].n_waiting == 2)
+        wait_until(lambda: len(resets) == 2 and barriers[2].n_waiting == 2)
         told.append(barriers[2].wait(PATIENCE_S))
         for thread in crew:
             thread.join()
@@ -318,7 +319,7 @@ class TestBetweenProcesses:
         ):
             near, far = coord.barrier("start", 2), deaf.barrier("start", 2)
             waiting = Waiting(far, 1.0)
-            wait_until(lambda: near.n_waiting == 1)
+            wait_until(lambda: near.n_waiting == 1 and far._assembly._current)
             proxy.half_open(requests=False, replies=True)
             calls = deaf.statistics().calls
             assert near.wait(PATIENCE_S) == 1
