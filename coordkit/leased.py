@@ -19,7 +19,7 @@ import typing
 
 import attrs
 
-from coordkit import errors, worker
+from coordkit import errors, groups, worker
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv
@@ -62,8 +62,11 @@ class Written:
 class LeasedKeys(abc.ABC):
     """The part of a session that creates keys."""
 
-    def __init__(self, client: clients.Client, lease_id: int, key: bytes, value: bytes) -> None:
+    def __init__(
+        self, client: clients.Client, group: groups.Group, lease_id: int, key: bytes, value: bytes
+    ) -> None:
         self.client = client
+        self._group = group
         self.lease_id = lease_id
         #: The session key, its value, and its create revision: the same for as long as the session lives.
         self.key = key
@@ -135,7 +138,13 @@ class LeasedKeys(abc.ABC):
     # Creating, changing, and settling doubts.
 
     def create(
-        self, key: bytes, value: bytes, deadline: Deadline, when: list[kv.Compare], then: list[kv.Op]
+        self,
+        key: bytes,
+        value: bytes,
+        deadline: Deadline,
+        when: list[kv.Compare],
+        then: list[kv.Op],
+        together: bool = False,
     ) -> Created | None:
         """Create a key that hangs on this session.
 
@@ -145,6 +154,7 @@ class LeasedKeys(abc.ABC):
             deadline: For the caller; what is in doubt afterwards is withdrawn in the background.
             when: Further conditions.
             then: Further operations of the same transaction, after the put.
+            together: Whether others of this process may travel along (`groups.py`).
 
         Returns:
             The key, or None when one of `when` did not hold: nothing was written.
@@ -155,6 +165,7 @@ class LeasedKeys(abc.ABC):
 
         Cost: 1 commit; 1 more whenever a reply was lost.
         """
+        send = self._group.txn if together else self.client.txn
         at_once = True
         patience_s = clients.PATIENCE_S
         while True:
@@ -167,7 +178,7 @@ class LeasedKeys(abc.ABC):
                 [kv.get(key), self.read_key],
             )
             try:
-                result = self.client.txn(request, deadline.sooner(min(self.remaining(), patience_s)))
+                result = send(request, deadline.sooner(min(self.remaining(), patience_s)))
             except errors.LeaseNotFound as error:
                 self.lose("etcd says that its lease is gone")
                 raise errors.SessionLost(f"{self} was lost: {self.reason}") from error
@@ -333,13 +344,16 @@ class LeasedKeys(abc.ABC):
             _log.debug("%r: withdrawing %r: %s", self, key, error)
         self._defer_again(lambda next_s: self.withdraw(key, epoch, next_s), pause_s)
 
-    def delete_verified(self, key: bytes, create_revision: int, then: list[kv.Op]) -> Deleted | None:
+    def delete_verified(
+        self, key: bytes, create_revision: int, then: list[kv.Op], together: bool = False
+    ) -> Deleted | None:
         """Delete a key of ours, and say for certain whether it was ours to the end.
 
         Args:
             key: Which.
             create_revision: Of the key that is meant: names come back.
             then: Further operations of the same transaction, after the delete.
+            together: Whether others of this process may travel along (`groups.py`).
 
         Returns:
             The transaction, or None when an attempt did it whose reply was lost.
@@ -352,6 +366,7 @@ class LeasedKeys(abc.ABC):
         request = kv.txn_request(
             [kv.create(key) == create_revision], [kv.delete(key), *then], [self.read_key]
         )
+        send = self._group.txn if together else self.client.txn
         attempted = False  # an earlier attempt may have been applied
         full = False  # the server is out of space
         pause_s, patience_s = clients.FIRST_PAUSE_S, clients.PATIENCE_S
@@ -363,7 +378,7 @@ class LeasedKeys(abc.ABC):
                 if full:
                     self._delete_when_full(key, create_revision, limit)
                     return None
-                result = self.client.txn(request, limit.sooner(patience_s))
+                result = send(request, limit.sooner(patience_s))
                 break
             except errors.QuotaExceeded:
                 full = True

@@ -25,7 +25,7 @@ import weakref
 import attrs
 
 from coordkit import attendant as attendants
-from coordkit import errors, forks, keys, leased, worker
+from coordkit import errors, forks, groups, keys, leased, worker
 from coordkit.deadline import NEVER, Deadline, boottime
 from coordkit.etcd import client as clients
 from coordkit.etcd import heart as hearts
@@ -48,6 +48,11 @@ class Link:
     namespace: str  # as it stands in keys
     identity: str
     attendant: attendants.Attendant = attrs.field(factory=attendants.Attendant)
+    group: groups.Group = attrs.field()
+
+    @group.default
+    def _group(self) -> groups.Group:
+        return groups.Group(self.client)
 
 
 class Session(leased.LeasedKeys):
@@ -55,7 +60,7 @@ class Session(leased.LeasedKeys):
 
     def __init__(self, link: Link, terms: Terms, lease_id: int, ttl_s: int, granted_s: float) -> None:
         key = b"%s%016x" % (keys.prefix(link.namespace, "session"), lease_id)
-        super().__init__(link.client, lease_id, key, _describe(link.identity))
+        super().__init__(link.client, link.group, lease_id, key, _describe(link.identity))
         self.link = link
         self.ttl_s = ttl_s
         #: Set, once and for ever, when the session is lost.

@@ -74,7 +74,7 @@ class Line:
         Cost: 1 commit.
         """
         ticket = Ticket(session, self.prefix)
-        self._register(ticket)
+        alone = self._register(ticket)
         try:
             created = session.create(
                 ticket.key,
@@ -83,6 +83,8 @@ class Line:
                 [],
                 # Here, and only here, the newest key is mine, and the others are those before me.
                 [self._newest],
+                # Two joins of one line must not share a revision; joins of different lines may.
+                together=alone,
             )
             assert created is not None
             with self._lock:
@@ -313,7 +315,7 @@ class Line:
         session = ticket.session
         try:
             deleted = session.delete_verified(
-                ticket.key, ticket.create_revision, [self._oldest] if local else []
+                ticket.key, ticket.create_revision, [self._oldest] if local else [], together=not local
             )
         except BaseException:
             self.leave(ticket)
@@ -357,10 +359,15 @@ class Line:
 
     # The watch on the prefix.
 
-    def _register(self, ticket: Ticket) -> None:
-        """Begin to tell this ticket of deletions.  Before its join is sent: then none is missed."""
+    def _register(self, ticket: Ticket) -> bool:
+        """Begin to tell this ticket of deletions.  Before its join is sent: then none is missed.
+
+        Returns whether it is the only one of this process.
+        """
         with self._lock:
+            alone = not self._tickets
             self._tickets[ticket.key] = ticket
+            return alone
 
     def _unregister(self, ticket: Ticket) -> None:
         with self._lock:

@@ -17,12 +17,11 @@ LAYERS = (
     {"errors", "deadline", "keys", "codecs", "fencing", "forks", "worker"},
     {"wire"},
     {"etcd"},
-    {"attendant", "leased", "session", "terms"},
+    {"attendant", "coalescer", "groups", "leased", "session", "terms"},
     {
         "attention",
         "calls",
         "cell",
-        "coalescer",
         "intake",
         "linewatch",
         "observation",

@@ -17,12 +17,15 @@ from coordkit.cli import options, terminal
 from coordkit.cli.bench import machine, server
 from coordkit.cli.bench.contention import Plan, Scenario
 
-SCENARIOS = "processes:1,processes:2,processes:8,threads:2,threads:8,threads:32"
+SCENARIOS = "processes:1,processes:2,processes:8,threads:2,threads:8,threads:32,greenlets:8,own:64"
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--scenarios", default=SCENARIOS, metavar="MODE:N,...", help=f"default {SCENARIOS}")
+    parser.add_argument(
+        "--scenarios", default=SCENARIOS, metavar="MODE:N,...",
+        help=f"default {SCENARIOS}; `own` are threads with a lock each",
+    )  # fmt: skip
     parser.add_argument("--only", default="", metavar="NAME,...", help="peers whose names begin so, and ours")
     parser.add_argument("--seconds", type=options.positive, default=1.0, help="of a round; default 1")
     parser.add_argument("--repeats", type=options.count, default=5, help="rounds; default 5")
@@ -45,7 +48,10 @@ def main(arguments: list[str]) -> int:
         peers = [peer for peer in wanted if peer.name not in skipped]
         try:
             results = {
-                scenario.name: Contest(peers, where, scenario, plan).run(progress) for scenario in scenarios
+                f"{scenario.name}, a lock each" if own else scenario.name: Contest(
+                    peers, where, scenario, plan, own
+                ).run(progress)
+                for scenario, own in scenarios
             }
         finally:
             progress.clear()
@@ -58,9 +64,11 @@ def main(arguments: list[str]) -> int:
     return int(any(one.failure for one in ours))
 
 
-def _scenario(text: str) -> Scenario:
+def _scenario(text: str) -> tuple[Scenario, bool]:
+    """`threads:8`, or `own:64` for threads with a lock each."""
     mode, _, contenders = text.partition(":")
-    return Scenario(mode, int(contenders))
+    own = mode == "own"
+    return Scenario("threads" if own else mode, int(contenders)), own
 
 
 def _is_wanted(name: str, only: str) -> bool:

@@ -43,9 +43,21 @@ class Contest:
     """All peers of one scenario, each with its workers, which wait between their rounds."""
 
     def __init__(
-        self, peers: list[Peer], where: dict[str, str], scenario: contention.Scenario, plan: contention.Plan
+        self,
+        peers: list[Peer],
+        where: dict[str, str],
+        scenario: contention.Scenario,
+        plan: contention.Plan,
+        own: bool = False,
     ) -> None:
-        self._where, self._scenario, self._plan = where, scenario, plan
+        """Args:
+        peers: Who takes part, where the mode of the scenario is one of theirs.
+        where: `host:port` by kind of server.
+        scenario: Who contends.
+        plan: For how long.
+        own: Whether each contender has a lock of its own, and nobody waits for anybody.
+        """
+        self._where, self._scenario, self._plan, self._own = where, scenario, plan, own
         self.standings = [Standing(peer) for peer in peers if scenario.mode in peer.modes]
         self._stack = contextlib.ExitStack()
         self._folder = pathlib.Path(
@@ -81,11 +93,11 @@ class Contest:
         crew = self._stack.enter_context(Crew(folder))
         where = self._where[peer.server] if peer.name != "coordkit" else self._where["url"]
         name = f"bench-{secrets.token_hex(4)}"
-        settings = {"url": where, "name": name, "hold_s": self._plan.hold_s}
+        settings = {"url": where, "name": name, "hold_s": self._plan.hold_s, "own": self._own}
         program: tuple[str, ...] = ()
         if peer.go:
             program = (go_program(),)
-            settings = {"endpoint": where, "name": f"/{name}/", "hold_s": self._plan.hold_s}
+            settings |= {"endpoint": where, "name": f"/{name}/"}
         patched = self._scenario.mode == "greenlets"
         workers = [
             crew.hire(f"{number}", peer.role, {**settings, "labels": labels}, patched, program)

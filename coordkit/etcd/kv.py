@@ -184,6 +184,11 @@ def nested(
     return Op(_field(4, txn_request(when, then, otherwise).SerializeToString()))
 
 
+def within(request: TxnRequest) -> Op:
+    """A transaction that was put together, within another."""
+    return Op(_field(4, request.SerializeToString()))
+
+
 class TxnRequest:
     """A transaction as it travels: a serialized TxnRequest."""
 
@@ -395,4 +400,5 @@ __all__ = [
     "txn_request",
     "value",
     "version",
+    "within",
 ]

@@ -73,7 +73,7 @@ def a_doubt_is_settled_by_a_read(patch: pytest.MonkeyPatch) -> None:
     mutate(
         patch,
         sessions.Session,
-        "_find_out",
+        "_look",
         "kv.put(self.key, self._value, lease=self.lease_id)",
         "self.read_key",
     )

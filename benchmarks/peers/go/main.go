@@ -30,6 +30,7 @@ type Settings struct {
 	TTL        int      `json:"ttl"`
 	WriteEvery int      `json:"write_every"` // rwmutex: one of so many holds is a writer's
 	Size       int      `json:"size"`        // of a value, in bytes
+	Own        bool     `json:"own"`         // each contender has a lock of its own
 }
 
 // Order is one round.
@@ -64,13 +65,14 @@ type Contender interface {
 // Notes are what one contender saw.
 type Notes struct {
 	label      string
+	name       string
 	index      int
 	operations []Operation
 }
 
 // Call makes a call and writes it down; `fill` adds what only its result knows.
 func (n *Notes) Call(kind string, action func() error, fill func(*Operation)) error {
-	operation := Operation{Kind: kind, Process: os.Getpid(), Contender: n.label, Index: n.index, InvokedNs: now()}
+	operation := Operation{Kind: kind, Process: os.Getpid(), Contender: n.label, Name: n.name, Index: n.index, InvokedNs: now()}
 	n.index++
 	err := action()
 	if err != nil {
@@ -148,8 +150,13 @@ func main() {
 	contenders := make([]Contender, len(settings.Labels))
 	notes := make([]*Notes, len(settings.Labels))
 	for number, label := range settings.Labels {
+		one := settings
 		notes[number] = &Notes{label: label}
-		if contenders[number], err = roles[os.Args[1]](client, settings, label); err != nil {
+		if settings.Own {
+			one.Name = settings.Name + label + "/"
+			notes[number].name = one.Name
+		}
+		if contenders[number], err = roles[os.Args[1]](client, one, label); err != nil {
 			fail(err)
 		}
 	}

@@ -25,12 +25,16 @@ PATIENCE_S = 20.0  # for one acquire: the lease of a holder that died must run o
 
 
 class Contenders:
-    """As many contenders as there are labels, in one session."""
+    """As many contenders as there are labels, in one session: for one lock, or each for its own."""
 
-    def __init__(self, url: str, name: str, labels: list[str], hold_s: float) -> None:
+    def __init__(self, url: str, name: str, labels: list[str], hold_s: float, own: bool = False) -> None:
         self._coord = self.connect(url)
         _ = self._coord.session  # opened now, not on the clock
-        self._contenders = [_Contender(self._coord.lock(name), label, hold_s) for label in labels]
+        names = [f"{name}-{label}" if own else name for label in labels]
+        self._contenders = [
+            _Contender(self._coord.lock(one), one if own else "", label, hold_s)
+            for one, label in zip(names, labels, strict=True)
+        ]
 
     def connect(self, url: str) -> Any:
         return coordkit.connect(url)
@@ -77,8 +81,9 @@ class _Cycle:
 
 
 class _Contender:
-    def __init__(self, lock: Any, label: str, hold_s: float) -> None:
+    def __init__(self, lock: Any, name: str, label: str, hold_s: float) -> None:
         self._lock = lock
+        self._name = name
         self._label = label
         self._hold_s = hold_s
         self._cycles: list[_Cycle] = []
@@ -125,6 +130,7 @@ class _Contender:
             next(self._calls),
             invoked_ns,
             completed_ns,
+            name=self._name,
             fence=cycle.fence,
             revision=cycle.released_revision if kind is Kind.RELEASE else None,
             error=None if completed_ns is not None else f"{type(cycle.error).__name__}: {cycle.error}",
