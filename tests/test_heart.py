@@ -440,7 +440,7 @@ class TestSilence:
 
     def test_a_broken_connection_is_replaced_at_once(self, heart, server, clock, add, live):
         """
-        What was on its way is sent again on the next connection.
+        What was on its way is sent again on the next connection; nothing is overdue if that answers in time.
         """
         pulse = add(1)
         live(THIRD_S + 1.0, meanwhile=lambda: [stream.answer_all() for stream in server.living])
@@ -449,6 +449,8 @@ class TestSilence:
         live(0.1)
 
         assert (server.dials, server.living[0].renewals) == (1, [1])
+        assert not pulse.overdue
+        live(pulse.patience_s)
         assert pulse.overdue
 
     def test_dials_are_bounded_while_nobody_answers(self, heart, server, clock, add, live):

@@ -192,7 +192,6 @@ class Heart:
                 self._board(pulse, None)
                 pulse.sent_s = None  # what was on its way may be lost: again, elsewhere
                 pulse.due_s = now
-                self._set_overdue(pulse)
                 self._look_at(pulse, now)
 
     def _set_overdue(self, pulse: pulses.Pulse) -> None:

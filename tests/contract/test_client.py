@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from contract.accounts import SECRET, ask, enable_accounts
 from contract.players import wait_until
 
 import coordkit
@@ -20,7 +21,6 @@ from coordkit.etcd import kv, watch
 from coordkit.testing import LocalEtcd, loopback
 from coordkit.wire import grpc, messages
 
-SECRET = "canary-Zx9"  # stands in values and passwords, and must never be seen in an error
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100", "--bcrypt-cost=4")
 
 
@@ -837,34 +837,3 @@ class Witness:
 
     def on_refused(self, error: errors.CoordError) -> None:
         self.refusals.append(error)
-
-
-ACCOUNTS = [
-    ("Auth/UserAdd", messages.AuthUserAddRequest(name="root", password=SECRET)),
-    ("Auth/UserGrantRole", messages.AuthUserGrantRoleRequest(user="root", role="root")),
-    ("Auth/UserAdd", messages.AuthUserAddRequest(name="ann", password=SECRET)),
-    ("Auth/RoleAdd", messages.AuthRoleAddRequest(name="ann")),
-    (
-        "Auth/RoleGrantPermission",
-        messages.AuthRoleGrantPermissionRequest(
-            name="ann",
-            perm=messages.Permission(
-                permType=messages.Permission.READWRITE, key=b"/ann/", range_end=b"/ann0"
-            ),
-        ),
-    ),
-    ("Auth/UserGrantRole", messages.AuthUserGrantRoleRequest(user="ann", role="ann")),
-    ("Auth/AuthEnable", messages.AuthEnableRequest()),
-]
-
-
-def enable_accounts(server: LocalEtcd) -> None:
-    with coordkit.connect(server.url) as coord:
-        for method, request in ACCOUNTS:
-            ask(coord.client, method, request)
-
-
-def ask(client: clients.Client, method: str, request: Any) -> Any:
-    """One of the calls that coordkit itself never makes."""
-    reply = getattr(messages, type(request).__name__.replace("Request", "Response"))
-    return client.unary(f"/etcdserverpb.{method}", request, reply, Deadline.after(10))
