@@ -7,6 +7,7 @@ pytest alone; whatever is coordkit's is imported by the fixtures that need it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import typing
@@ -21,6 +22,7 @@ if typing.TYPE_CHECKING:
 
 FIXTURES = {"etcd_exec", "etcd_proc", "etcd_noproc", "etcd_cluster", "coord", "coord_factory"}
 MARKER = "coordkit_leaves"
+SETTINGS = ("COORDKIT_", "ETCDCTL_")
 
 NO_ETCD = (
     "no etcd server was found: pip install 'coordkit[etcd]', put etcd on PATH, or name one with --etcd-exec "
@@ -141,7 +143,9 @@ def coord_factory(
     made: list[coordkit.Coordinator] = []
 
     def connect(**settings: typing.Any) -> coordkit.Coordinator:
-        made.append(coordkit.connect(server.url, **{"namespace": coord_namespace, **settings}))
+        # A private server knows nothing of the accounts and certificates that this machine is set up for.
+        with contextlib.nullcontext() if there else _undisturbed():
+            made.append(coordkit.connect(server.url, **{"namespace": coord_namespace, **settings}))
         return made[-1]
 
     yield connect
@@ -149,7 +153,7 @@ def coord_factory(
     for coordinator in reversed(made):
         coordinator.close()
     failed = request.session.testsfailed > failures_before  # then it had no chance to clean up
-    witness = coordkit.connect(server.url, namespace=coord_namespace)
+    witness = connect()
     found = inspection.find(witness, () if failed else leaks.KINDS - allowed)
     if found:
         pytest.fail("\n  ".join(["this test left behind", *map(str, found)]), pytrace=False)
@@ -168,6 +172,16 @@ def _running(config: pytest.Config) -> running.RunningEtcd:
     from coordkit.testing import running
 
     return running.RunningEtcd.at(config.getoption("--etcd-endpoints"))
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Without the settings that coordkit would take from the environment."""
+    found = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(SETTINGS)}
+    try:
+        yield
+    finally:
+        os.environ.update(found)
 
 
 def _do_without(reason: str) -> typing.NoReturn:

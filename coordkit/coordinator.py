@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import datetime
 import os
 import sys
@@ -114,9 +115,10 @@ class Coordinator:
         self._link = sessions.Link(self.client, watch.Watcher(self.client), chosen.namespace, chosen.identity)
         self._pid = os.getpid()
         self._opening = threading.Lock()
-        self._guard = threading.Lock()  # of `_extra`, `_etcd` and `_standings`
+        self._guard = threading.Lock()  # of `_extra`, `_births`, `_etcd` and `_standings`
         self._shared: dict[int, sessions.Session] = {}  # by TTL: our own, and those of etcd3's locks
         self._extra: weakref.WeakSet[sessions.Session] = weakref.WeakSet()
+        self._births: set[threading.Lock] = set()  # each held while one of them is opened
         self._etcd: facade.Client | None = None
         self._standings: dict[str, standings.Standing] = {}
         self._closed = False
@@ -168,11 +170,25 @@ class Coordinator:
         """
         self._check_open()
         chosen = self.settings.terms.ttl_s if ttl is None else ttl
-        session = sessions.Session.open(self._link, terms.Terms.of(chosen, max_hold, on_lost))
-        with self._guard:
-            self._extra.add(session)
-        self._keep(session)
+        with self._birth():
+            session = sessions.Session.open(self._link, terms.Terms.of(chosen, max_hold, on_lost))
+            with self._guard:
+                self._extra.add(session)
+            self._keep(session)
         return session
+
+    @contextlib.contextmanager
+    def _birth(self) -> typing.Iterator[None]:
+        """While a session is opened: `close` waits for the end of it."""
+        birth = threading.Lock()
+        with birth:
+            with self._guard:
+                self._births.add(birth)
+            try:
+                yield
+            finally:
+                with self._guard:
+                    self._births.discard(birth)
 
     def _keep(self, session: sessions.Session) -> None:
         """From now on there is something to give back at the end."""
@@ -359,9 +375,11 @@ class Coordinator:
         if already or self._pid != os.getpid():
             return
         limit = Deadline.after(timeout)
-        # Who opens the session right now still needs the connection, to give it back again.
-        if self._opening.acquire(timeout=limit.sooner(limit.remaining() / 2).wait_s()):
-            self._opening.release()
+        with self._guard:
+            births = [self._opening, *self._births]
+        for birth in births:  # who opens a session right now still needs the connection, to give it back
+            if birth.acquire(timeout=limit.sooner(limit.remaining() / 2).wait_s()):
+                birth.release()
         with self._guard:
             open_sessions = [*self._extra, *self._shared.values()]
             facade = self._etcd

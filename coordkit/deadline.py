@@ -1,7 +1,7 @@
 """One absolute, monotonic deadline per call, handed down and never restarted.
 
 A timeout that is passed down and restarted at each retry or wake-up lets a call last many times what
-its caller allowed.  A `Deadline` cannot be restarted.
+its caller allowed.  A `Deadline` cannot be restarted; it can be cut short.
 """
 
 from __future__ import annotations
@@ -61,6 +61,11 @@ class Deadline:
     def sooner(self, timeout_s: float) -> Deadline:
         """This deadline, or `timeout_s` from now if that comes first."""
         return Deadline(min(self.at_s, time.monotonic() + timeout_s))
+
+    def expire(self) -> None:
+        """It is over now: nobody wants to wait any longer.  Not for `NEVER`, which is shared."""
+        assert self is not NEVER
+        self.at_s = 0.0
 
     def __repr__(self) -> str:
         return f"Deadline(remaining={self.remaining():.3f})"

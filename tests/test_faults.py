@@ -135,8 +135,9 @@ class TestClose:
 
         eventually(lambda: not ours() - others)
 
+    @pytest.mark.parametrize("own", [False, True], ids=["shared", "of-its-own"])
     def test_a_session_that_is_just_being_opened_is_given_back(
-        self, coord, coord_factory, monkeypatch, eventually
+        self, coord, coord_factory, monkeypatch, eventually, own
     ):
         """
         Another thread may be at its first lock while this one closes: its session must not stay till its TTL.
@@ -151,7 +152,7 @@ class TestClose:
 
         monkeypatch.setattr(sessions.Session, "_begin", begin_slowly)
         closing = coord_factory()
-        outcome = Outcome(lambda: closing.session)
+        outcome = Outcome(closing.new_session if own else lambda: closing.session)
         assert begun.wait(10)
 
         end = Outcome(lambda: closing.close(timeout=20))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,10 +26,10 @@ def secure(etcd_binary: str, certificates) -> Iterator[LocalEtcd]:
         yield server
 
 
-def refusal(endpoint: str, **settings: Any) -> str:
-    """Why one cannot connect there."""
+def refusal(*endpoints: str, timeout_s: float = 600, **settings: Any) -> str:
+    """Why one cannot connect there; a bad certificate is no reason to try for ten minutes."""
     with pytest.raises(coordkit.Unavailable) as caught:
-        coordkit.connect([endpoint], timeout=2, **settings)
+        coordkit.connect(endpoints, timeout=timeout_s, **settings)
     return str(caught.value)
 
 
@@ -129,6 +130,37 @@ class TestTls:
 
         with LocalEtcd(etcd_binary, tls=bad) as server:
             assert why in refusal(server.endpoint, **credentials(certificates))
+
+    def test_an_endpoint_that_may_yet_come_is_waited_for(self, secure, certificates, tmp_path):
+        """
+        One with a certificate that is refused, and one where nobody listens: both are told, in the end.
+        """
+        free = f"https://127.0.0.1:{loopback.free_ports(1)[0]}"
+        stranger = Certificates(tmp_path)
+
+        others = {**credentials(certificates), "cacert": stranger.cacert}
+        why = refusal(secure.endpoint, free, timeout_s=0.5, **others)
+
+        assert "certificate verify failed" in why and "refused" in why
+
+    def test_files_are_read_at_every_dial(self, secure, certificates, tmp_path, namespace):
+        """
+        The connection that stands is not cut; a wrong file is waited out while the program runs.
+        """
+        stranger = Certificates(tmp_path)
+        authority = tmp_path / "authority.pem"
+        shutil.copy(certificates.cacert, authority)
+        own = {**credentials(certificates), "cacert": str(authority)}
+        with coordkit.connect([secure.endpoint], namespace=namespace, **own) as coord:
+            shutil.copy(stranger.cacert, authority)
+            coord.kv.get("/nothing")
+
+            coord.client.drop_channel("a test dials anew")
+            with pytest.raises(coordkit.Unavailable, match="certificate verify failed"):
+                coord.kv.get("/nothing", timeout=0.5)
+
+            shutil.copy(certificates.cacert, authority)
+            coord.kv.get("/nothing")
 
     def test_a_paused_server_is_healthy_again(self, secure, eventually):
         """

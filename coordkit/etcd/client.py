@@ -18,6 +18,7 @@ from google.protobuf import message as protobuf
 from coordkit import errors
 from coordkit.deadline import Deadline
 from coordkit.etcd import dialler as diallers
+from coordkit.etcd import endpoints as places
 from coordkit.etcd import kv, mapping
 from coordkit.etcd import options as opts
 from coordkit.wire import channel as channels
@@ -25,6 +26,7 @@ from coordkit.wire import grpc, messages
 
 RANGE = "/etcdserverpb.KV/Range"
 TXN = "/etcdserverpb.KV/Txn"
+MEMBERS = "/etcdserverpb.Cluster/MemberList"
 
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 1.0
@@ -174,8 +176,8 @@ class Client:
             return False
         if not isinstance(error, OUTAGE):
             return False
-        if mapping.is_leaderless(status):
-            self.drop_channel("this member has no leader")  # another one may be on the cluster's better side
+        if mapping.is_no_use(status):
+            self.drop_channel("this member does not serve")  # another one may be on the cluster's better side
         return True
 
     def _call(self, method: str, payload: bytes, deadline: Deadline) -> bytes:
@@ -196,7 +198,7 @@ class Client:
         One that is only slow still acknowledges what it receives.
         """
         silent = channel.watchdog.heard_at_s < since_s and time.monotonic() - since_s >= SILENCE_S
-        if silent and len(self.options.endpoints) > 1:
+        if silent and len(places.known(self.options)) > 1:
             self.drop_channel("no sign of life since a request was sent", channel)
 
     @property
@@ -241,14 +243,14 @@ class Client:
         self._check_open()
         limit = deadline.sooner(self.options.timeout_s)
         if not self._dialling.acquire(timeout=limit.wait_s()):
-            raise diallers.no_connection("another caller is still dialling")
+            raise grpc.no_connection("another caller is still dialling")
         try:
             self._check_open()
             channel = self._channel
             if channel is not None and channel.usable:
                 return channel
             if not self._dials:
-                raise diallers.no_connection("the process is ending")
+                raise grpc.no_connection("the process is ending")
             self._retire()
             self._channel = self._dialler.dial(limit)
             return self._channel
@@ -259,20 +261,43 @@ class Client:
         """Dial now, to learn early what is wrong.
 
         Raises:
-            Unavailable: Nobody answers.
+            Unavailable: Nobody answers; at once where every endpoint's certificate, or ours, is to blame.
             Unauthenticated: Wrong user or password.
         """
         deadline = self.deadline(None)
         pause_s = FIRST_PAUSE_S
+        telling: errors.CoordError | None = None
         while True:
             try:
                 self.channel(deadline)
                 return
             except grpc.CallFailed as failure:
                 error = mapping.public_error(failure, "connect")
-                if not isinstance(error, errors.Unavailable):
+                if failure.status.lasting or not isinstance(error, errors.Unavailable):
                     raise error from failure
-                pause_s = pause(pause_s, deadline, error)
+                if telling is None or not deadline.expired:
+                    telling = error  # an attempt that was cut short knows less than the one before it
+                pause_s = pause(pause_s, deadline, telling)
+
+    def refresh_endpoints(self, timeout: float | None = None) -> list[str]:
+        """Ask the cluster for its members, and dial those from now on: some may have come since we connected.
+
+        What was configured stays, behind them. Learners, and members without a URL for clients, are left out.
+
+        Args:
+            timeout: Seconds; the client's by default.
+
+        Returns:
+            All endpoints, in the order in which they are tried in turn.
+
+        Raises:
+            Unavailable, DeadlineExceeded, PermissionDenied: Nothing has changed.
+
+        Cost: 1 round trip.
+        """
+        request = messages.MemberListRequest()
+        reply = self.unary(MEMBERS, request, messages.MemberListResponse, self.deadline(timeout), True)
+        return [str(each) for each in places.learn(self.options, reply.members)]
 
     def drop_channel(self, reason: str, channel: channels.Channel | None = None) -> None:
         """Close a connection, the current one by default, so that the next call dials another endpoint."""
@@ -347,12 +372,15 @@ class Client:
 def pause(pause_s: float, deadline: Deadline, error: errors.CoordError) -> float:
     """Sleep a jittered while before the next attempt; returns the next while.
 
+    Near the deadline the sleeps get shorter: an outage may end in its last second.
+
     Raises:
         CoordError: `error`, when the time is up.
     """
-    if deadline.remaining() <= pause_s:
+    remaining_s = deadline.remaining()
+    if remaining_s <= FIRST_PAUSE_S:
         raise error
-    time.sleep(pause_s * random.uniform(0.5, 1.0))
+    time.sleep(min(pause_s * random.uniform(0.5, 1.0), remaining_s / 2))
     return min(pause_s * 2, LONGEST_PAUSE_S)
 
 

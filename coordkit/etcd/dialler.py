@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import random
 
-from coordkit import errors
 from coordkit.deadline import Deadline
+from coordkit.etcd import endpoints as places
 from coordkit.etcd import options as opts
 from coordkit.wire import channel as channels
 from coordkit.wire import grpc, messages, watchdog
@@ -37,9 +37,9 @@ class Dialler:
         Raises:
             CallFailed: UNAVAILABLE with outcome NONE, naming each endpoint's trouble; or the user is refused.
         """
-        endpoints = self._options.endpoints
+        endpoints = places.known(self._options)
         share_s = max(limit.remaining() / len(endpoints), LEAST_SHARE_S)
-        troubles: list[str] = []
+        troubles: list[grpc.Status] = []
         for _ in endpoints:
             if troubles and limit.expired:
                 break  # whose turn it is now is the first next time
@@ -52,9 +52,10 @@ class Dialler:
             except grpc.CallFailed as failure:
                 if failure.status.from_server and failure.status.code is not grpc.Code.UNAVAILABLE:
                     raise  # a wrong password is wrong everywhere
-                troubles.append(failure.status.message)
+                troubles.append(failure.status)
             self.pass_over()
-        raise no_connection("; ".join(troubles))
+        lasting = len(troubles) == len(endpoints) and all(each.lasting for each in troubles)
+        raise grpc.no_connection("; ".join(each.message for each in troubles), lasting)
 
     def _greet(self, channel: channels.Channel, deadline: Deadline) -> channels.Channel:
         try:
@@ -92,9 +93,3 @@ class _Secret(bytes):
 
     def __repr__(self) -> str:
         return "<secret>"
-
-
-def no_connection(message: str) -> grpc.CallFailed:
-    """There is nobody to send a request to: it certainly was not applied."""
-    status = grpc.Status(grpc.Code.UNAVAILABLE, message, outcome=errors.Outcome.NONE)
-    return grpc.CallFailed("connect", status)

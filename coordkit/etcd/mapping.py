@@ -15,6 +15,9 @@ Outcome = errors.Outcome
 # Refusals after which the request cannot have been applied, although the code says UNAVAILABLE.
 _NOT_APPLIED = ("etcdserver: no leader", "too many requests", "etcdserver: not capable", "learner")
 
+# What only this member says: the others may be of more use.
+_OTHERS_MAY = ("etcdserver: no leader", "not supported for learner")
+
 _REFUSALS: tuple[tuple[str, type[errors.Rejected]], ...] = (
     ("database space exceeded", errors.QuotaExceeded),
     ("request is too large", errors.TooLarge),
@@ -47,9 +50,9 @@ def is_stale_token_text(message: str) -> bool:
     return any(text in message for text in _STALE)
 
 
-def is_leaderless(status: grpc.Status) -> bool:
-    """Whether a member says that it is cut off from the others."""
-    return status.from_server and "etcdserver: no leader" in status.message
+def is_no_use(status: grpc.Status) -> bool:
+    """Whether a member says that it is cut off from the others, or only learns from them."""
+    return status.from_server and any(text in status.message for text in _OTHERS_MAY)
 
 
 def is_certainly_not_applied(status: grpc.Status) -> bool:

@@ -208,7 +208,7 @@ class Watcher:
                 return
             stream = self._stream
             self._lose_stream()
-            if mapping.is_leaderless(status) and stream is not None:
+            if mapping.is_no_use(status) and stream is not None:
                 self._client.drop_channel(status.message, stream.channel)
             if self._queue:
                 self._open_elsewhere()

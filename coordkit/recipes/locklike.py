@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import abc
 import functools
+import math
 import threading
 import types
 import typing
@@ -64,6 +65,8 @@ class LockLike(abc.ABC):
         self._last: holds.Hold | None = None
         #: What waits, and how to cancel it.
         self._waits: dict[object, typing.Callable[[], None]] = {}
+        #: When the waits end that are under way, in line or not yet.
+        self._limits: set[Deadline] = set()
         self._cancels = 0
         #: The revision at which the last release took effect; None when the reply to it was lost.
         self.released_revision: int | None = None
@@ -118,10 +121,25 @@ class LockLike(abc.ABC):
                 self._keep(tried)
             return tried is not None
         try:
-            self._keep(self._take(deadline))
+            self._keep(self._take_unless_cancelled(deadline.sooner(math.inf)))
         except (errors.DeadlineExceeded, errors.Unavailable):
             return False  # an outage, too, was waited out as long as there was time
         return True
+
+    def _take_unless_cancelled(self, deadline: Deadline) -> Held:
+        """`_take`, with a deadline that is ours alone: `cancel` ends it, for who joins waits, too."""
+        cancels = self._cancels
+        self._limits.add(deadline)
+        try:
+            if self._cancels != cancels:
+                deadline.expire()
+            return self._take(deadline)
+        except (errors.DeadlineExceeded, errors.Unavailable) as error:
+            if self._cancels == cancels:
+                raise
+            raise errors.Cancelled(f"the wait for {self} was cancelled: {error}") from error
+        finally:
+            self._limits.discard(deadline)
 
     def release(self) -> None:
         """Give it up, verified; any thread may.
@@ -166,6 +184,8 @@ class LockLike(abc.ABC):
         # Counted before they are looked for: who begins to wait meanwhile finds the count changed.
         with self._lock:
             self._cancels += 1
+        for limit in list(self._limits):
+            limit.expire()
         for cancel in list(self._waits.values()):
             cancel()
 

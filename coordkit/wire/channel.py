@@ -121,8 +121,7 @@ class Channel:
                 raise
         except (OSError, UnicodeError, frames.ProtocolError) as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
-            status = grpc.Status(grpc.Code.UNAVAILABLE, f"{address}: {reason}", outcome=errors.Outcome.NONE)
-            raise grpc.CallFailed("connect", status) from error
+            raise grpc.no_connection(f"{address}: {reason}", tls.is_lasting(error)) from error
         channel._outbox.sent_bytes = channel._outbox.taken_bytes = sent_bytes
         if not channel._rota.callers_read:
             channel._start_standby()

@@ -53,6 +53,8 @@ class Status:
     from_server: bool = False
     #: For our own conclusions: whether the request may have been applied.
     outcome: errors.Outcome = errors.Outcome.UNKNOWN
+    #: Whether it would fail again the same way: a certificate does not mend itself.
+    lasting: bool = False
 
 
 class CallFailed(Exception):
@@ -62,6 +64,11 @@ class CallFailed(Exception):
         super().__init__(f"{method}: {status.code.name}: {status.message}")
         self.method = method
         self.status = status
+
+
+def no_connection(message: str, lasting: bool = False) -> CallFailed:
+    """There is nobody to send a request to: it certainly was not applied."""
+    return CallFailed("connect", Status(Code.UNAVAILABLE, message, False, errors.Outcome.NONE, lasting))
 
 
 OK = Status(Code.OK, from_server=True)

@@ -114,6 +114,12 @@ class Shield:
             return self._to_peer.read()
 
 
+def is_lasting(error: Exception) -> bool:
+    """Whether a certificate is to blame, the server's or ours: to try again soon is of no use."""
+    reason = getattr(error, "reason", None) or ""
+    return isinstance(error, ssl.SSLError) and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason)
+
+
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 

@@ -17,7 +17,7 @@ from coordkit import errors, settings
 from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import dialler as diallers
-from coordkit.etcd import kv, watch
+from coordkit.etcd import endpoints, kv, watch
 from coordkit.testing import LocalEtcd, loopback
 from coordkit.wire import grpc, messages
 
@@ -441,6 +441,40 @@ class TestOutages:
             assert re.search(f"127.0.0.1:{port}: [^;]*Connection refused", str(call.error))
         assert SECRET not in f"{call.error} {call.error!r}"
 
+    def test_the_most_telling_trouble_is_told(self, monkeypatch):
+        """
+        Not that of the last attempt, for which there was too little time.
+        """
+        attempts = []
+
+        def dial(dialler: diallers.Dialler, limit: Deadline) -> Any:
+            attempts.append(limit)
+            if len(attempts) == 1:
+                raise grpc.no_connection("h:1: it says no")
+            threading.Event().wait(limit.wait_s())
+            raise grpc.no_connection("h:1: no answer in time")
+
+        monkeypatch.setattr(diallers.Dialler, "dial", dial)
+
+        with pytest.raises(errors.Unavailable, match="it says no"):
+            coordkit.connect("etcd://h:1", timeout=0.3)
+
+        assert len(attempts) == 2
+
+    def test_the_last_moment_is_used_too(self):
+        """
+        The pauses between attempts grow, and shrink again towards the deadline.
+        """
+        limit, pause_s, attempts = Deadline.after(0.3), 10.0, 0
+
+        with pytest.raises(errors.Unavailable, match="away"):
+            while True:
+                pause_s = clients.pause(pause_s, limit, errors.Unavailable("away"))
+                attempts += 1
+
+        assert attempts > 1
+        assert limit.remaining() <= clients.FIRST_PAUSE_S
+
     def test_a_name_that_nobody_knows(self):
         """
         The error names the host.
@@ -624,14 +658,17 @@ class TestEndpoints:
         assert str(channel.address) == etcd.endpoint
         channel.close()
 
-    def test_a_member_without_a_leader_is_left(self, etcd, monkeypatch):
+    @pytest.mark.parametrize(
+        "refusal", ["etcdserver: no leader", "etcdserver: rpc not supported for learner"]
+    )
+    def test_a_member_that_does_not_serve_is_left(self, etcd, monkeypatch, refusal):
         """
-        "no leader" is what a member says that is cut off: the next one is asked.
+        One is cut off, the other only learns: the next one is asked.
         """
         with coordkit.connect([etcd.endpoint, etcd.endpoint]) as coord:
             client = coord.client
             first, turn, call = client._channel, client._dialler._turn, client._call
-            refusals = ["etcdserver: no leader"]
+            refusals = [refusal]
 
             def refuse_once(*arguments: Any) -> bytes:
                 if refusals:
@@ -647,6 +684,42 @@ class TestEndpoints:
             assert client._dialler._turn == turn + 1
             coord.kv.delete("a")
             monkeypatch.undo()
+
+
+    def test_the_cluster_tells_its_members(self, etcd):
+        """
+        They are dialled from now on, by the heart too; what was configured stays.
+        """
+        port = etcd.endpoint.rpartition(":")[2]
+        with coordkit.connect(f"localhost:{port}", identity="refreshes") as coord:
+            options = coord.client.options
+            try:
+                assert coord.client.refresh_endpoints() == [etcd.endpoint, f"localhost:{port}"]
+
+                channels = [diallers.Dialler(options).dial(Deadline.after(5)) for _ in range(20)]
+                for channel in channels:
+                    channel.close()
+                assert {str(channel.address) for channel in channels} == {etcd.endpoint, f"localhost:{port}"}
+            finally:
+                endpoints._LEARNT.pop(options)
+
+    def test_only_members_that_serve_are_dialled(self):
+        """
+        Not a learner, not one that has not started, nor a URL that makes no sense; with TLS, none without.
+        """
+        members = [
+            messages.Member(name="a", clientURLs=["http://a:1", "https://a:2", "ftp://a:3"]),
+            messages.Member(name="learns", clientURLs=["https://b:1"], isLearner=True),
+            messages.Member(name="", clientURLs=[]),
+        ]
+        plain, secure = (settings.resolve([url], {}).options for url in ("http://x:9", "https://x:9"))
+
+        try:
+            assert list(map(str, endpoints.learn(plain, members))) == ["a:1", "a:2", "x:9"]
+            assert list(map(str, endpoints.learn(secure, members))) == ["a:2", "x:9"]
+            assert endpoints.known(secure)[0].tls
+        finally:
+            endpoints._LEARNT.clear()
 
 
 @pytest.fixture(scope="module")

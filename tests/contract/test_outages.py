@@ -16,6 +16,7 @@ from contract.players import Attempt, expire, queue_up, wait_until
 import coordkit
 from coordkit import errors
 from coordkit.deadline import Deadline
+from coordkit.etcd import client as clients
 from coordkit.etcd import heart as hearts
 from coordkit.testing import LocalEtcd
 
@@ -232,6 +233,24 @@ class TestCallsMeanwhile:
         threading.Thread(target=close, daemon=True).start()
 
         assert closed.wait(10)
+
+    def test_cancel_ends_a_wait_that_is_not_in_line_yet(self, server, coord, monkeypatch):
+        """
+        A join that nobody answers is given up with its wait, at the next attempt.
+        """
+        monkeypatch.setattr(clients, "PATIENCE_S", 0.2)
+        _ = coord.session
+        lock = coord.lock("a")
+        calls = coord.statistics().calls
+        server.pause()
+        joining = Attempt(lock)
+        wait_until(lambda: coord.statistics().calls > calls)
+
+        lock.cancel()
+
+        assert isinstance(joining.end(5).error, errors.Cancelled)
+        server.resume()
+        wait_until(lambda: not lock.locked())
 
     def test_a_try_is_bounded_and_a_wait_with_timeout_too(self, server, coord):
         """
