@@ -23,7 +23,7 @@ class Dialler:
 
     def __init__(self, options: opts.Options) -> None:
         self._options = options
-        self._turn = random.randrange(len(options.endpoints))  # not all clients at the first one
+        self._turn = random.getrandbits(32)  # not all clients at the first one
         #: What a call carries beside its request: the token, if there is one.  Swapped whole when renewed.
         self.metadata: grpc.Metadata = ()
 
