@@ -112,6 +112,7 @@ class Client:
         payload = request.SerializeToString()
         pause_s, patience_s = FIRST_PAUSE_S, PATIENCE_S
         doubtful = False
+        telling: errors.CoordError | None = None
         while True:
             used = self._dialler.metadata
             limit = deadline.sooner(patience_s) if repeatable else deadline
@@ -129,7 +130,8 @@ class Client:
                     again = self._may_repeat(failure, error, repeatable)
                 if not again:
                     raise error from failure
-                pause_s, patience_s = pause(pause_s, deadline, error), patience_s * 2
+                telling = _more_telling(telling, error, deadline)
+                pause_s, patience_s = pause(pause_s, deadline, telling), patience_s * 2
             except protobuf.DecodeError:
                 self.drop_channel("its reply makes no sense")
                 what = _describe(method, request)
@@ -275,8 +277,7 @@ class Client:
                 error = mapping.public_error(failure, "connect")
                 if failure.status.lasting or not isinstance(error, errors.Unavailable):
                     raise error from failure
-                if telling is None or not deadline.expired:
-                    telling = error  # an attempt that was cut short knows less than the one before it
+                telling = _more_telling(telling, error, deadline)
                 pause_s = pause(pause_s, deadline, telling)
 
     def refresh_endpoints(self, timeout: float | None = None) -> list[str]:
@@ -382,6 +383,17 @@ def pause(pause_s: float, deadline: Deadline, error: errors.CoordError) -> float
         raise error
     time.sleep(min(pause_s * random.uniform(0.5, 1.0), remaining_s / 2))
     return min(pause_s * 2, LONGEST_PAUSE_S)
+
+
+def _more_telling(
+    before: errors.CoordError | None, error: errors.CoordError, deadline: Deadline
+) -> errors.CoordError:
+    """What to tell of two attempts: one that was cut short knows less than the one before it."""
+    if before is None or not deadline.expired:
+        return error
+    if isinstance(before, OUTAGE) and isinstance(error, OUTAGE):
+        before.outcome = error.outcome
+    return before
 
 
 def _describe(method: str, request: Message) -> str:
