@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from coordkit.cli import options
-from coordkit.cli.bench import lock, wire
+from coordkit.cli.bench import lock, queue, wire
 
 
 def register(commands: Any) -> None:
     """Add `bench` and the benchmarks below it."""
     benchmarks = options.group(commands, "bench", "measure coordkit on a private etcd, or on yours")
     lock.register(benchmarks)
+    queue.register(benchmarks)
     wire.register(benchmarks)

@@ -1,0 +1,93 @@
+"""`coordkit bench queue`: batches, coalesced puts and a peer's algorithm side by side; the memory of a consumer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+import attrs
+
+from coordkit.cli import failure, options, terminal
+
+_EXAMPLE = """\
+examples:
+  coordkit bench queue
+  coordkit bench queue --drain 100000 --json > queue.json
+
+exit status: 0; 1 when an item was lost, came twice or out of order; 69 when there is no etcd"""
+
+#: A figure, what it is compared with, and how many times that it must be.
+_BARS = (
+    ("put_many", "put_many_per_s", "put_per_s", 20),
+    ("claim_many and ack", "claim_ack_per_s", "peer_get_per_s", 20),
+    ("concurrent puts", "concurrent_puts_per_s", "concurrent_uncoalesced_per_s", 3),
+)
+
+
+def register(commands: Any) -> None:
+    """Add `queue` to the benchmarks."""
+    parser = options.command(commands, "queue", "a queue: batches, coalescing, memory", _EXAMPLE, run)
+    parser.add_argument("--url", help="an etcd that runs already; by default a private one")
+    parser.add_argument("--repeats", type=options.count, default=5, help="of each pair; default 5")
+    parser.add_argument(
+        "--drain", type=options.count, metavar="N", help="also drain N items of 1 KiB, and tell the memory"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, judge, tell."""
+    from coordkit.cli.bench import bars, figures, machine, queue_rounds, server
+
+    busy = machine.load()
+    load = queue_rounds.Load()
+    progress = terminal.Progress(arguments.repeats)
+    peak_mib: float | None = None
+    with server.serving(arguments.url) as etcd:
+        rounds = []
+        try:
+            for number in range(arguments.repeats):
+                progress.begin(f"round {number + 1}")
+                rounds.append(queue_rounds.measure(etcd.url, load))
+                progress.end("sound")
+            if arguments.drain:
+                peak_mib = queue_rounds.drain_peak_mib(etcd.url, arguments.drain)
+        except RuntimeError as error:
+            raise failure.CommandFailed(f"correctness: {error}", failure.VIOLATION) from error
+        finally:
+            progress.clear()
+    summary = figures.summary(rounds)
+    met = [bars.Bar(name, figures.Spread.of([each[one] / each[other] for each in rounds]).median, least=least)
+           for name, one, other, least in _BARS]  # fmt: skip
+    if arguments.json:
+        document = {
+            "benchmark": "queue",
+            "etcd": etcd.version,
+            "figures": {name: attrs.asdict(spread) for name, spread in summary.items()},
+            "bars": [bar.as_json() for bar in met],
+            "drained": arguments.drain,
+            "drain_peak_mib": peak_mib,
+            "correct": True,
+            "machine": machine.facts(busy),
+        }
+        print(json.dumps(document, indent=1))
+    else:
+        _show(etcd.version, summary, met, peak_mib, arguments.drain)
+        print(machine.busy(busy) or "", end="")
+    missed = arguments.strict and not all(bar.passed for bar in met)
+    return failure.VIOLATION if missed else 0
+
+
+def _show(version: str, summary: Any, met: list[Any], peak_mib: float | None, drained: int | None) -> None:
+    rows = [
+        [name, f"{spread.median:,.0f}", f"{spread.low:,.0f} - {spread.high:,.0f}"]
+        for name, spread in summary.items()
+    ]
+    terminal.Table(f"queue on etcd {version}, items of 100 bytes", ["", "median", "spread"], rows).show()
+    print("correctness: nothing lost, nothing twice, all in order")
+    if peak_mib is not None:
+        print(f"memory: {peak_mib:.0f} MiB at most, in a process that drained {drained:,} items of 1 KiB")
+    for bar in met:
+        print(bar)
