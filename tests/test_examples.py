@@ -134,6 +134,26 @@ class TestStartTogether:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+class TestQueues:
+    def test_jobs_survive_the_death_of_any_worker(self, run, url):
+        """
+        Each counts once, for its effect and its ack are one transaction.
+        """
+        done = run("job_workers.py", url, "--workers", "3", "--jobs", "80", "--kills", "2")
+
+        assert done.stdout == "80 jobs, 2 workers killed: sum 3240 of 3240: correct\n", done.stderr
+        assert done.returncode == 0
+
+    def test_two_hundred_greenlets_fetch_each_page_once(self, run, url):
+        """
+        However often it is linked.
+        """
+        done = run("gevent_crawler.py", url)
+
+        assert done.stdout == "200 greenlets, 600 pages of 600, each once: correct\n", done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 class TestWithoutAServer:
     def test_a_server_that_is_not_there_is_named_with_ways_to_get_one(self, run, program):

@@ -1,4 +1,4 @@
-"""`coordkit bench queue`: batches, coalesced puts and a peer's algorithm side by side; the memory of a consumer."""
+"""`coordkit bench queue`: batches, coalesced puts and a peer side by side; a consumer's memory."""
 
 from __future__ import annotations
 
