@@ -18,6 +18,7 @@ from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
 from coordkit.wire import channel as channels
+from coordkit.wire import messages
 
 #: However few there are: large values fill memory, too.
 MOST_BUFFERED_BYTES = 16 * 2**20
@@ -62,8 +63,31 @@ class Bell:
                 self._waiters.pop(waiter, None)
 
 
-def read_patiently(client: clients.Client, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
-    """A transaction that only reads, repeated through outages until the time is up.
+def read_key(client: clients.Client, key: bytes, deadline: Deadline, revision: int = 0) -> kv.KeyValue | None:
+    """One key, as it is, or as it was at a revision; repeated through outages until the time is up.
+
+    Plain reads, here and below, not transactions that only read: one whose client goes away while it runs
+    ends the whole server, up to etcd 3.4.20 and 3.5.4 (its issue 14110).
+
+    Raises:
+        Gap: That revision was compacted.
+        Unavailable, DeadlineExceeded: The time is up.
+    """
+    reply = client.read(messages.RangeRequest(key=key, revision=revision), deadline)
+    return kv.KeyValue.of(reply.kvs[0]) if reply.kvs else None
+
+
+def read_range(
+    client: clients.Client, start: bytes, end: bytes, limit: int, deadline: Deadline, keys_only: bool = False
+) -> tuple[kv.RangeResult, int]:
+    """The first keys of a range, in their order, and the revision at which it was so; repeated, too."""
+    request = messages.RangeRequest(key=start, range_end=end, limit=limit, keys_only=keys_only)
+    reply = client.read(request, deadline)
+    return kv.range_result(reply), reply.header.revision
+
+
+def patiently(client: clients.Client, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
+    """A transaction whose copy does no harm, repeated through outages until the time is up.
 
     Raises:
         Unavailable, DeadlineExceeded: It is.
@@ -73,7 +97,6 @@ def read_patiently(client: clients.Client, request: kv.TxnRequest, deadline: Dea
         try:
             return client.txn(request, deadline.sooner(client.options.timeout_s))
         except clients.OUTAGE as error:
-            error.outcome = errors.Outcome.NONE
             pause_s = clients.pause(pause_s, deadline, error)
 
 

@@ -28,6 +28,7 @@ GROUPS = (
     "coordkit.cli.once",
     "coordkit.cli.queue",
     "coordkit.cli.session",
+    "coordkit.cli.topic",
     "coordkit.cli.status",
     "coordkit.cli.watch",
     "coordkit.cli.top",

@@ -137,12 +137,6 @@ def range(
     return Op(_field(1, request.SerializeToString()))
 
 
-def span(start: bytes, end: bytes, limit: int, *, keys_only: bool = False) -> Op:
-    """Read the first keys of a range, in key order."""
-    request = messages.RangeRequest(key=start, range_end=end, limit=limit, keys_only=keys_only)
-    return Op(_field(1, request.SerializeToString()))
-
-
 def range_request(
     prefix: bytes | str,
     *,
@@ -396,7 +390,6 @@ __all__ = [
     "range",
     "range_request",
     "range_result",
-    "span",
     "txn_request",
     "value",
     "version",

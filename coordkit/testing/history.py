@@ -54,6 +54,11 @@ class Kind(enum.Enum):
     CLAIM = "claim"  # `fence` is the claim's revision, `number` which delivery it is
     ACK = "ack"  # `fence` as of the claim
 
+    # Of a topic.
+    PUBLISH = "publish"  # `number` messages, `subject` and a number counted from 0, all at `revision`
+    DELIVER = "deliver"  # `subject` at `revision`, `number` being its place in the transaction
+    GAP = "gap"  # a subscriber was told that it missed what is before `revision`, or before what came next
+
 
 class Result(enum.Enum):
     """What the caller was told."""
@@ -96,6 +101,13 @@ class Rule(enum.Enum):
     UNEXPECTED = "unexpected"  # an item was delivered that nobody put
     AGAIN = "again"  # two first deliveries of an item, or one after it was acked
     OVERTAKEN = "overtaken"  # an item was claimed before too many that had been put before it
+
+    # Of a topic.
+    REPEATED = "repeated"  # a subscriber was given a message that is not behind the one before
+    SKIPPED = "skipped"  # a subscriber was not given a message between two that it was given
+    DOUBLED = "doubled"  # one message was published at two places
+    PLACE = "place"  # two tell different things of one place, or of one message
+    INVENTED = "invented"  # a message that nobody published, or that certainly was refused
 
 
 @attrs.frozen

@@ -69,8 +69,7 @@ class Bookmark:
 
     def load(self, deadline: Deadline) -> list[Start]:
         """Where each partition goes on.  Cost: 1 round trip."""
-        request = kv.txn_request([], [kv.get(self._key)])
-        found = intake.read_patiently(self._link.client, request, deadline).found(0).first
+        found = intake.read_key(self._link.client, self._key, deadline)
         if found is not None:
             self._mod = found.mod_revision
             self._stored = _parse(found.value, len(self._positions))

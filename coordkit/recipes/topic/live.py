@@ -14,7 +14,7 @@ from coordkit import errors, intake
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
 from coordkit.recipes.topic.message import LAST_INDEX, START, Found, Position, Start
-from coordkit.recipes.topic.names import Names
+from coordkit.recipes.topic.names import MOST_IN_TXN, Names
 from coordkit.session import Link
 
 _FIRST = {"new": 0, "all": 1}
@@ -93,7 +93,9 @@ class LiveReader:
         elif tap.phase is intake.Phase.GAP:
             resume = tap.compacted + 1
             quiet_until = self._quiet_until(deadline)
-            patient, self._patient = self._patient, False
+            # Asked for everything, nothing came yet, and what is gone was older than the watch.
+            patient = self._patient and self._last is START and tap.compacted <= tap.created_revision
+            self._patient = False
             tap.open(max(resume, quiet_until + 1))
             if not patient and not quiet_until:
                 raise gap(self._names, "history was compacted", resume)
@@ -108,11 +110,13 @@ class LiveReader:
         """
         if self._last is START:
             return 0
-        request = kv.txn_request([], [kv.range(self._names.slots, keys_only=True)])
-        result = intake.read_patiently(self._link.client, request, deadline)
+        names = self._names
+        found, revision = intake.read_range(
+            self._link.client, names.slots, names.slots_end, MOST_IN_TXN + 1, deadline, keys_only=True
+        )
         # Every publish puts the first slot, which no one deletes.
-        newest = max((slot.mod_revision for slot in result.found(0).kvs), default=0)
-        return result.revision if 0 < newest <= self._last.revision else 0
+        newest = max((slot.mod_revision for slot in found.kvs), default=0)
+        return revision if 0 < newest <= self._last.revision else 0
 
     def close(self) -> None:
         """No more."""

@@ -90,7 +90,7 @@ class Log:
                 return result.revision
             self._head = self._moved(head, result)
             if doubt:
-                revision = self._settle(doubt, header, result)
+                revision = self._settle(doubt, header, result.found(1).first, result.found(2).first)
                 if revision:
                     return revision
                 doubt = None  # not applied, and `head` has moved: it never will be
@@ -122,18 +122,18 @@ class Log:
             )
         return Head(found.mod_revision, keys.parse_head(found.value))
 
-    def _settle(self, doubt: Head, header: keys.Header, result: kv.TxnResult) -> int:
+    def _settle(
+        self, doubt: Head, header: keys.Header, first: kv.KeyValue | None, trimmed: kv.KeyValue | None
+    ) -> int:
         """The head has moved: by us?  Returns our revision; 0 when it was somebody else.
 
         Raises:
             Unavailable: What would tell was trimmed already.
         """
-        first = result.found(1).first
         if first is not None:
             parsed = keys.parse_header(first.value)
             mine = parsed is not None and parsed[0].nonce == header.nonce
             return first.mod_revision if mine else 0
-        trimmed = result.found(2).first
         if trimmed is not None and keys.parse_trimmed(trimmed.value).revision > doubt.revision:
             raise errors.Unavailable(
                 f"publish to {self._names.prefix.decode()}: no reply, and what would tell was trimmed",
@@ -150,13 +150,14 @@ class Log:
         """
         if not doubtful and not isinstance(error, errors.QuotaExceeded):
             raise error
-        names = self._names
-        reads = [kv.get(names.head), kv.get(names.message(head.revision, 0)), kv.get(names.trimmed)]
-        result = intake.read_patiently(self._link.client, kv.txn_request([], reads), deadline)
-        found = result.found(0).first
+        names, client = self._names, self._link.client
+        found = intake.read_key(client, names.head, deadline)
         if (found.mod_revision if found is not None else 0) != head.revision:
+            # It has moved: what is at this turn's place is there for good, or was trimmed.
             self._head = None
-            revision = self._settle(head, header, result)
+            first = intake.read_key(client, names.message(head.revision, 0), deadline)
+            trimmed = intake.read_key(client, names.trimmed, deadline)
+            revision = self._settle(head, header, first, trimmed)
             if revision:
                 return revision
         elif doubtful:
@@ -165,9 +166,8 @@ class Log:
         raise error
 
     def _read_head(self, deadline: Deadline) -> Head:
-        request = kv.txn_request([], [kv.get(self._names.head), kv.get(self._names.trimmed)])
-        result = intake.read_patiently(self._link.client, request, deadline)
-        head, trimmed = result.found(0).first, result.found(1).first
+        trimmed = intake.read_key(self._link.client, self._names.trimmed, deadline)
+        head = intake.read_key(self._link.client, self._names.head, deadline)
         if trimmed is not None:
             self._trimmed = keys.parse_trimmed(trimmed.value)
         return Head() if head is None else Head(head.mod_revision, keys.parse_head(head.value))

@@ -94,6 +94,11 @@ class Names:
         return b"%s%016x-" % (self.log, after)
 
     @property
+    def slots_end(self) -> bytes:
+        """The end of the slots' range."""
+        return keys.range_end(self.slots)
+
+    @property
     def log_end(self) -> bytes:
         """The end of the log's range."""
         return keys.range_end(self.log)

@@ -6,6 +6,8 @@ import itertools
 import typing
 import zlib
 
+import attrs
+
 from coordkit import coalescer, errors, intake
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
@@ -17,6 +19,19 @@ from coordkit.session import Link
 MOST_PARTITIONS = 1000
 
 Values = list[bytes]
+
+
+@attrs.frozen
+class Usage:
+    """How a topic is used."""
+
+    retained: bool
+    partitions: int
+
+    def __str__(self) -> str:
+        if not self.retained:
+            return "live"
+        return f"retained, of {self.partitions} partition{'s' if self.partitions > 1 else ''}"
 
 
 class Part:
@@ -93,33 +108,33 @@ class Parts:
             return replay.LogReader(self._link, names, tap, drops)
         return live.LiveReader(self._link, names, tap, drops)
 
+    def usage(self, deadline: Deadline) -> Usage | None:
+        """How a topic of this name is used; None while nobody does.  Cost: up to 3 round trips."""
+        names, client = self.names, self._link.client
+        stored = intake.read_key(client, names.partitions, deadline)
+        if stored is not None and stored.value.isdigit():
+            return Usage(True, int(stored.value))
+        if intake.read_key(client, names.head, deadline) is not None:
+            return Usage(True, 1)
+        return Usage(False, 1) if intake.read_key(client, names.slot_keys[0], deadline) is not None else None
+
     def agree(self, deadline: Deadline) -> None:
         """See that others use this topic in the same way.  Once.
 
         Raises:
             LimitMismatch: They do not.
 
-        Cost: 1 round trip; 1 commit for the first program that uses partitions.
+        Cost: up to 3 round trips; 1 commit for the first program that uses partitions.
         """
-        if self._agreed:
-            return
-        names, count = self.names, len(self._parts)
-        look = [kv.get(names.partitions), kv.get(names.head), kv.get(names.slot_keys[0])]
-        while True:
-            result = intake.read_patiently(self._link.client, kv.txn_request([], look), deadline)
-            stored, head, slot = (result.found(number).first for number in range(3))
-            kind = "live" if slot is not None else "of one partition" if head is not None else ""
-            if stored is not None:
-                kind = f"of {stored.value.decode(errors='backslashreplace')[:20]} partitions"
-            elif count > 1 and not kind:
-                # Repeatable, for it writes the same; and what is there is read again.
+        while not self._agreed:
+            mine, usage = Usage(self._retained, len(self._parts)), self.usage(deadline)
+            if usage is None and mine.partitions > 1:
                 create = kv.txn_request(
-                    [kv.create(names.partitions) == 0], [kv.put(names.partitions, b"%d" % count)]
+                    [kv.create(self.names.partitions) == 0],
+                    [kv.put(self.names.partitions, b"%d" % mine.partitions)],
                 )
-                self._link.client.txn(create, deadline)
-                continue
-            mine = f"of {count} partitions" if count > 1 else "of one partition" if self._retained else "live"
-            if kind and kind != mine:
-                raise errors.LimitMismatch(f"topic {names.prefix.decode()} is {kind}, not {mine}")
+                intake.patiently(self._link.client, create, deadline)
+                continue  # somebody else may have been the first
+            if usage not in (None, mine):
+                raise errors.LimitMismatch(f"topic {self.names.prefix.decode()} is {usage}, not {mine}")
             self._agreed = True
-            return

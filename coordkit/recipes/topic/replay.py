@@ -14,7 +14,7 @@ from __future__ import annotations
 import collections
 import enum
 
-from coordkit import intake
+from coordkit import errors, intake
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
 from coordkit.recipes.topic.live import gap
@@ -164,11 +164,14 @@ class LogReader:
             deadline = Deadline.after(LEAST_READ_S)
         if self._key is None:
             self._key = self._find(self._last.revision, deadline)
-        names = self._names
-        reads = [kv.get(names.trimmed), kv.span(self._key, names.log_end, self._limit)]
-        result = intake.read_patiently(self._link.client, kv.txn_request([], reads), deadline)
-        mark, found = result.found(0).first, result.found(1)
-        self._heed(parse_trimmed(mark.value) if mark is not None else Trimmed())
+        client, end = self._link.client, self._names.log_end
+        found, revision = intake.read_range(client, self._key, end, self._limit, deadline)
+        if not self._goes_on(found):
+            try:
+                mark = intake.read_key(client, self._names.trimmed, deadline, revision)
+            except errors.Gap:
+                return True  # compacted meanwhile: read the page again
+            self._heed(parse_trimmed(mark.value) if mark is not None else Trimmed())
         for each in found.kvs:
             if until is not None and each.mod_revision > until:
                 return False
@@ -181,6 +184,17 @@ class LogReader:
             self._key = each.key + b"\0"
         self._adapt(sum(len(each.value) for each in found.kvs))
         return found.more
+
+    def _goes_on(self, page: kv.RangeResult) -> bool:
+        """Whether the chain shows that a page follows on the last message: so nothing was trimmed between."""
+        last = self._last
+        for each in page.kvs:
+            place = self._names.parse_message(each.key)
+            if place is not None and (each.mod_revision, place.index) > last.order:
+                if place.index:
+                    return (place.after, place.index) == (last.after, last.index + 1)
+                return place.after == self._chain and not last.rest
+        return False
 
     def _heed(self, trimmed: Trimmed) -> None:
         """See whether anything was trimmed that was not read yet."""
@@ -241,9 +255,8 @@ class LogReader:
         low, high = 0, revision + 1  # to begin too early is safe: what was seen is not told again
         probe = revision  # as a rule it is that of a transaction
         while low + 1 < high:
-            span = kv.span(self._names.batch(probe), self._names.batch(high), 1, keys_only=True)
-            result = intake.read_patiently(self._link.client, kv.txn_request([], [span]), deadline)
-            first = result.found(0).first
+            start, end = self._names.batch(probe), self._names.batch(high)
+            first = intake.read_range(self._link.client, start, end, 1, deadline, keys_only=True)[0].first
             place = self._names.parse_message(first.key) if first is not None else None
             if place is None:
                 high = probe

@@ -1,0 +1,192 @@
+"""`coordkit topic`: publish and subscribe in pipes."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import datetime
+import json
+import math
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from coordkit.cli import failure, options, terminal
+
+if TYPE_CHECKING:
+    import coordkit
+
+_PUB = """\
+examples:
+  coordkit topic pub chat "hello" "world"
+  tail -F app.log | coordkit topic pub --retain 100000 log
+  coordkit topic pub numbers -- -1 -2
+
+Options come before the values, and values that begin with a dash behind --.  Without values each line of
+standard input is a message; what can be read at once is published together.  Without --retain a topic is
+published to as others use it; a new one is live.  The revision of the last message is printed.
+
+exit status: 0; 1 refused by etcd; 2 others use this topic in another way; 69 when etcd does not answer, and
+what was read last may have been published or not; 130 Ctrl-C"""
+
+_SUB = """\
+examples:
+  coordkit topic sub chat
+  coordkit topic sub log --from all --count 10
+  coordkit topic sub log --cursor archiver --json | jq .value
+  coordkit topic sub log --from 4711
+
+A message a line.  Messages that were compacted or trimmed before they were read are told on standard error;
+then it goes on with what is left.  With --cursor it begins where the last one of that name has ended; a
+message counts as done once it was printed.
+
+exit status: 0 after --count messages; 1 the same, but messages were missed; 69 when etcd does not answer;
+130 Ctrl-C"""
+
+_TRIM = """\
+examples:
+  coordkit topic trim log --retain 1000
+  coordkit topic trim log --retain 12h
+
+By age it goes by the clocks of the publishers and by that of this machine.
+
+exit status: 0; 2 the topic is live; 69 when etcd does not answer"""
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_READ_BYTES = 2**16
+
+
+def register(commands: Any) -> None:
+    """Add `topic pub`, `topic sub` and `topic trim`."""
+    group = options.group(commands, "topic", "publish and subscribe")
+    pub = options.command(group, "pub", "publish messages", _PUB, publish)
+    pub.usage = "coordkit topic pub [options] NAME [VALUE...] [-- VALUE...]"
+    pub.add_argument("name", metavar="NAME", help="of the topic")
+    pub.add_argument("values", metavar="VALUE", nargs="*", help="a message; default: lines of standard input")
+    pub.add_argument("--retain", type=_retain, metavar="N|TIME|all", help="keep so many, or for 90s, 12h, 7d")
+    sub = options.command(group, "sub", "print messages as they come", _SUB, subscribe)
+    sub.add_argument("name", metavar="NAME", help="of the topic")
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument(
+        "--from", dest="start", type=_start, default="new", metavar="WHERE", help="new, all, or a revision"
+    )
+    where.add_argument("--cursor", metavar="CURSOR", help="go on where the last of that name has ended")
+    sub.add_argument("--count", type=options.count, metavar="N", help="end after so many messages")
+    sub.add_argument("--retained", action="store_true", help="take a topic that is still empty for retained")
+    sub.add_argument("--json", action="store_true", help="print a JSON document on each line")
+    trim = options.command(group, "trim", "delete the oldest messages", _TRIM, trim_)
+    trim.add_argument("name", metavar="NAME", help="of the topic")
+    trim.add_argument(
+        "--retain", type=_retain, required=True, metavar="N|TIME", help="keep so many, or so old"
+    )
+    for parser in (pub, sub, trim):
+        options.connection(parser)
+        options.speech(parser)
+
+
+def publish(arguments: argparse.Namespace) -> int:
+    """Publish; print the last revision."""
+    options.listen(arguments)
+    with options.connect(arguments) as coord:
+        topic = _topic(coord, arguments.name, arguments.retain)
+        revision = 0
+        values = [*arguments.values, *(arguments.child or ())]
+        if values:
+            revision = topic.publish_many(map(os.fsencode, values))
+        else:
+            for lines in _lines():
+                revision = topic.publish_many(lines)
+        if revision and not arguments.quiet:
+            print(revision)
+    return 0
+
+
+def subscribe(arguments: argparse.Namespace) -> int:
+    """Print messages, until there were enough, or Ctrl-C."""
+    import coordkit
+
+    options.listen(arguments)
+    start = coordkit.Cursor(arguments.cursor) if arguments.cursor is not None else arguments.start
+    told, missed = 0, False
+    with options.connect(arguments) as coord:
+        topic = _topic(coord, arguments.name, math.inf if arguments.retained else None)
+        with topic.subscribe(start) as subscription:
+            while told != arguments.count:
+                try:
+                    message = subscription.get()
+                except coordkit.Gap as gap:
+                    missed = True
+                    if not arguments.quiet:
+                        print(f"coordkit: {gap}", file=sys.stderr, flush=True)
+                    continue
+                assert message is not None
+                _show(message, arguments.json)
+                told += 1
+    return failure.VIOLATION if missed else 0
+
+
+def trim_(arguments: argparse.Namespace) -> int:
+    """Delete the oldest."""
+    options.listen(arguments)
+    with options.connect(arguments) as coord:
+        topic = _topic(coord, arguments.name, math.inf)
+        topic.trim(arguments.retain)
+    return 0
+
+
+def _topic(coord: coordkit.Coordinator, name: str, retain: Any) -> coordkit.Topic:
+    """As others use it; as it was asked for, where nobody does yet."""
+    usage = coord.topic(name).usage()
+    if usage is None or not usage.retained:
+        return coord.topic(name, retain=retain)  # which refuses what does not agree
+    return coord.topic(name, retain=math.inf if retain is None else retain, partitions=usage.partitions)
+
+
+def _lines() -> Any:
+    """Lines of standard input, as many at once as there are."""
+    left = b""
+    while received := os.read(sys.stdin.fileno(), _READ_BYTES):
+        *lines, left = (left + received).split(b"\n")
+        if lines:
+            yield lines
+    if left:
+        yield [left]
+
+
+def _show(message: coordkit.Message, as_json: bool) -> None:
+    if as_json:
+        print(_json(message), flush=True)
+    elif sys.stdout.isatty():
+        print(terminal.plain(message.raw.decode(errors="backslashreplace")), flush=True)
+    else:
+        sys.stdout.buffer.write(message.raw + b"\n")
+        sys.stdout.buffer.flush()
+
+
+def _json(message: coordkit.Message) -> str:
+    place = {"revision": message.revision, "index": message.index, "partition": message.partition}
+    try:
+        return json.dumps({**place, "value": message.raw.decode()})
+    except UnicodeDecodeError:
+        return json.dumps({**place, "value_base64": base64.b64encode(message.raw).decode()})
+
+
+def _retain(text: str) -> int | float | datetime.timedelta:
+    """A number of messages, a time such as 12h, or all."""
+    number = text[:-1]
+    if text == "all":
+        return math.inf
+    if text.isdecimal() and text.isascii():
+        return int(text)
+    if text[-1:] in _UNITS_S and number.isdecimal() and number.isascii() and int(number):
+        return datetime.timedelta(seconds=int(number) * _UNITS_S[text[-1]])
+    raise argparse.ArgumentTypeError(f"{text!r} is no number of messages, no time such as 12h, and not all")
+
+
+def _start(text: str) -> str | int:
+    """new, all, or a revision."""
+    if text in ("new", "all"):
+        return text
+    if text.isdecimal() and text.isascii() and int(text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither new nor all nor a revision")
