@@ -154,6 +154,38 @@ class TestQueues:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+class TestTopics:
+    def test_every_worker_applies_every_change(self, run, url):
+        """
+        Although each is killed once.
+        """
+        done = run("config_fan_out.py", url, "--workers", "2", "--changes", "20")
+
+        lines = done.stdout.splitlines()
+        assert (done.returncode, done.stderr) == (0, "")
+        assert lines[0] == "2 workers, each killed once: 2 have applied all 20 changes"
+        assert int(re.search(r": (\d+), at most 2", lines[1])[1]) <= 2
+
+    def test_who_comes_later_reads_what_was_said(self, script, url, coord):
+        """
+        Two chats, one after the other.
+        """
+        path = os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES)])
+
+        def chat(who: str, says: str) -> str:
+            command = [sys.executable, str(script("chat.py")), url, who]
+            environment = {**os.environ, "PYTHONPATH": path}
+            done = subprocess.run(
+                command, input=says, capture_output=True, text=True, timeout=50, env=environment
+            )
+            assert (done.returncode, done.stderr) == (0, "")
+            return done.stdout
+
+        assert chat("ann", "hello\n") == "ann: hello\nann: (leaves)\n"
+        assert chat("bob", "hi\n").endswith("ann: hello\nann: (leaves)\nbob: hi\nbob: (leaves)\n")
+        coord.kv.delete_prefix(f"/{coord.settings.namespace}/topic/")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 class TestWithoutAServer:
     def test_a_server_that_is_not_there_is_named_with_ways_to_get_one(self, run, program):
