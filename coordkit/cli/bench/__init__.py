@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from coordkit.cli import options
-from coordkit.cli.bench import lock, queue, wire
+from coordkit.cli.bench import lock, queue, topic, wire
 
 
 def register(commands: Any) -> None:
@@ -13,4 +13,5 @@ def register(commands: Any) -> None:
     benchmarks = options.group(commands, "bench", "measure coordkit on a private etcd, or on yours")
     lock.register(benchmarks)
     queue.register(benchmarks)
+    topic.register(benchmarks)
     wire.register(benchmarks)
