@@ -106,7 +106,7 @@ class Rule(enum.Enum):
     REPEATED = "repeated"  # a subscriber was given a message that is not behind the one before
     SKIPPED = "skipped"  # a subscriber was not given a message between two that it was given
     DOUBLED = "doubled"  # one message was published at two places
-    PLACE = "place"  # two tell different things of one place, or of one message
+    MIXED = "mixed"  # two tell different things of one place, or of one message
     INVENTED = "invented"  # a message that nobody published, or that certainly was refused
 
 

@@ -58,7 +58,7 @@ def _places(deliveries: list[Operation], published: dict[str, Operation]) -> Ite
         first = by_place.setdefault(_place(delivery), delivery)
         if first.subject != delivery.subject:
             why = f"{first.subject} and {delivery.subject} at {_place(delivery)}"
-            yield Violation(Rule.PLACE, why, (first, delivery))
+            yield Violation(Rule.MIXED, why, (first, delivery))
         first = by_subject.setdefault(delivery.subject, delivery)
         if _place(first) != _place(delivery):
             why = f"{delivery.subject} at {_place(first)} and at {_place(delivery)}"
@@ -70,7 +70,7 @@ def _places(deliveries: list[Operation], published: dict[str, Operation]) -> Ite
             yield Violation(Rule.INVENTED, why, (delivery, *([publish] if publish else [])))
         elif publish.result is Result.OK and publish.revision != delivery.revision:
             why = f"{subject} was given at {delivery.revision}, and published at {publish.revision}"
-            yield Violation(Rule.PLACE, why, (publish, delivery))
+            yield Violation(Rule.MIXED, why, (publish, delivery))
 
 
 @attrs.frozen
