@@ -348,8 +348,8 @@ class Coordinator:
         partitions: int = 1,
         codec: codecs.Codec = codecs.BYTES,
     ) -> topics.Topic:
-        """A topic, live or retained: see `Topic`.  Cost: none until it is used; it needs no session."""
-        return topics.Topic(self._link, name, retain, partitions, codec)
+        """A topic, live or retained: see `Topic`.  Cost: none until it is used; groups need a session."""
+        return topics.Topic(self._link, name, retain, partitions, codec, self._session_by)
 
     # The end.
 

@@ -80,6 +80,11 @@ class Parts:
         self._turns = itertools.count()
         self._agreed = False
 
+    @property
+    def each_names(self) -> list[Names]:
+        """The keys of each."""
+        return [part.names for part in self._parts]
+
     def number_for(self, key: str | bytes | None) -> int:
         """The partition of a key; of none, the next."""
         if key is None:

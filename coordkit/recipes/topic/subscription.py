@@ -10,7 +10,6 @@ import attrs
 
 from coordkit import codecs, errors, intake
 from coordkit.deadline import Deadline
-from coordkit.recipes.topic import cursors
 from coordkit.recipes.topic.message import Found, Message, Position, Start
 from coordkit.session import Link
 
@@ -34,6 +33,25 @@ class Reader(typing.Protocol):
         """No more."""
 
 
+class Bookmark(typing.Protocol):
+    """Keeps what is done: a durable cursor, or a group."""
+
+    def anchor(self, began: list[Position | None], deadline: Deadline) -> None:
+        """Where "new" was."""
+
+    def move(self, partition: int, position: Position) -> None:
+        """This message is done."""
+
+    def handed_out(self, partition: int, position: Position) -> None:
+        """The caller has it now."""
+
+    def settle(self) -> None:
+        """What was handed out is done."""
+
+    def flush(self) -> None:
+        """The same, and it is stored before it returns."""
+
+
 @attrs.frozen(eq=False)
 class Supply:
     """What a subscription is made of."""
@@ -43,7 +61,7 @@ class Supply:
     bell: intake.Bell
     codec: codecs.Codec
     readers: list[Reader]
-    bookmark: cursors.Bookmark | None
+    bookmark: Bookmark | None
 
 
 class Subscription:
@@ -91,11 +109,11 @@ class Subscription:
         return self._get(Deadline.after(timeout))
 
     def commit(self, message: Message) -> None:
-        """This message and all before it in its partition are done: a durable cursor goes on behind them.
+        """This message is done; with a cursor, so is all before it in its partition.
 
         Raises:
-            NotHeld: This subscription has no cursor.
-            ClaimLost: Another subscriber uses this cursor by now.
+            NotHeld: This subscription has no cursor, and belongs to no group.
+            ClaimLost: Another subscriber uses this cursor by now, or has this message of the group.
             Unavailable: It may not have been stored: then messages come again.
 
         Cost: 1 commit.

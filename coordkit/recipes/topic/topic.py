@@ -6,10 +6,11 @@ import typing
 
 from coordkit import codecs, errors, intake, keys
 from coordkit.deadline import Deadline
-from coordkit.recipes.topic import cursors, parts, trimming
+from coordkit.recipes import hold as holds
+from coordkit.recipes.topic import cursors, groups, parts, replay, trimming
 from coordkit.recipes.topic.message import Start
 from coordkit.recipes.topic.names import MOST_IN_TXN, MOST_TXN_BYTES
-from coordkit.recipes.topic.subscription import Subscription, Supply
+from coordkit.recipes.topic.subscription import Bookmark, Reader, Subscription, Supply
 from coordkit.session import Link
 
 Values = list[bytes]
@@ -25,6 +26,7 @@ class Topic:
         retain: trimming.Retain | None = None,
         partitions: int = 1,
         codec: codecs.Codec = codecs.BYTES,
+        session: holds.Source | None = None,
     ) -> None:
         """Args:
         link: The connection.
@@ -33,8 +35,10 @@ class Topic:
             `math.inf`.  Publishers trim.
         partitions: In how many parts of its own order a retained topic is split; the same for all programs.
         codec: How values become bytes.
+        session: Whose life the claims of a group's members hang on.
         """
         self.name = name
+        self._session = session
         self._link = link
         self._codec = codec
         self._parts = parts.Parts(link, keys.prefix(link.namespace, "topic", name), retain, partitions)
@@ -108,6 +112,7 @@ class Topic:
         self,
         start: int | typing.Literal["new", "all"] | cursors.Cursor = "new",
         *,
+        group: str | None = None,
         buffer: int = 1000,
         overflow: typing.Literal["block", "gap"] = "block",
         timeout: float | None = None,
@@ -117,6 +122,9 @@ class Topic:
         Args:
             start: "new": what is published after this returns; "all": whatever is still there; a revision: it
                 and what follows; a `Cursor`: where the last subscriber of that name has ended.
+            group: Subscribers of one group share a retained topic: each message goes to one of them, and
+                comes again if that one dies before it asked for the next, or said `commit`.  A new group
+                begins at `start`; one that is known goes on where it was.
             buffer: How many messages may wait here for a slow subscriber.
             overflow: What happens when more come.  "block": they wait in etcd until there is room; "gap":
                 they are skipped, which the subscriber is told by a Gap, and it goes on with what is new.
@@ -138,7 +146,12 @@ class Topic:
         bell = intake.Bell(self._link.client)
         self._parts.agree(deadline)
         readers = self._parts.readers(bell, buffer, overflow == "gap")
-        begin, bookmark = self._starting_point(start, len(readers), deadline)
+        bookmark: Bookmark | None
+        if group is None:
+            begin, bookmark = self._starting_point(start, len(readers), deadline)
+        else:
+            begin = [cursors.checked_start(start)] * len(readers)
+            readers, bookmark = self._join(group, readers, bell)
         supply = Supply(f"topic {self.name!r}", self._link, bell, self._codec, readers, bookmark)
         subscription = Subscription(supply)
         try:
@@ -171,6 +184,19 @@ class Topic:
         )
 
     # How.
+
+    def _join(
+        self, group: str, readers: list[Reader], bell: intake.Bell
+    ) -> tuple[list[Reader], groups.GroupBook]:
+        if self._session is None or not all(isinstance(reader, replay.LogReader) for reader in readers):
+            raise errors.UsageError("a group needs a retained topic, and a session")
+        members = [
+            groups.GroupReader(self._link, self._session, names, group, typing.cast(replay.LogReader, reader))
+            for names, reader in zip(self._parts.each_names, readers, strict=True)
+        ]
+        for member in members:
+            member.watch(bell.ring)
+        return list(members), groups.GroupBook(members)
 
     def _check_open(self) -> None:
         if self._link.client.closed:
