@@ -70,4 +70,7 @@ class Run:
     def close(self) -> None:
         """Whatever it does: no more."""
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if stream is not None:
+                stream.close()

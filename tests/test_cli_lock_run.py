@@ -419,7 +419,7 @@ class TestLoss:
         """
         script = "trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 0.05; done"
         with FaultProxy(etcd.endpoint) as proxy:
-            run = lock_run("--ttl", "2", "--", "sh", "-c", script, url=f"{proxy.url[:-8]}{namespace}")
+            run = lock_run("--ttl", "2", "--", "sh", "-c", script, url=f"etcd://{proxy.endpoint}/{namespace}")
             assert run.line() == "ready"
 
             proxy.half_open()
@@ -434,14 +434,23 @@ class TestLoss:
         It was held until the command ended: that status counts, and the lease runs out.
         """
         with FaultProxy(etcd.endpoint) as proxy:
-            run = lock_run("--ttl", "2", "--", "sh", "-c", "echo; cat", url=f"{proxy.url[:-8]}{namespace}")
-            run.line()
+            url = f"etcd://{proxy.endpoint}/{namespace}"
+            script = "echo; cat; echo"
+            run = lock_run("--ttl", "2", "--", "sh", "-c", script, url=url)
+            impatient = lock_run("b", "--ttl", "600", "--", "sh", "-c", script, url=url)
+            for each in (run, impatient):
+                each.line()
 
             proxy.half_open()
-            ended = run.end("")
+            for each in (run, impatient):
+                each.process.stdin.close()
+                each.line()
+            ended = run.process.wait(20)
+            impatient.signal(signal.SIGTERM)
 
-        assert ended.status == 0
-        assert "not released" in ended.err
+            assert (ended, impatient.process.wait(20)) == (0, 0)
+            assert "not released" in run.process.stderr.read()
+            assert "interrupted" in impatient.process.stderr.read()
 
 
 class TestKeeper:

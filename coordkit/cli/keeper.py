@@ -56,10 +56,16 @@ class Keeper:
             self._tell(group, deadline_s)
         except BlockingIOError:
             pass  # it is stopped, and has many lines to read when it goes on
-        except BrokenPipeError:
+        except OSError:
             self._let_go()
-            self._start()  # somebody killed it: another one
+            self._replace(group, deadline_s)  # somebody killed it
+
+    def _replace(self, group: int, deadline_s: float) -> None:
+        try:
+            self._start()
             self._tell(group, deadline_s)
+        except OSError:
+            self._last = None  # no process can be started: it is tried again at the next look
 
     def guard_me(self, deadline_s: float) -> None:
         """The same for the calling process, a fork that leads a group: guarded before it does anything."""

@@ -73,6 +73,10 @@ class Inbox:
         for number in FURTHER:
             self._take_over(number)
 
+    def raise_again(self) -> None:
+        """From now on it is as in the beginning."""
+        self._raising = True
+
     def wait(self, timeout_s: float) -> list[int]:
         """The numbers of the signals that came, in order; empty when none did in this time."""
         if not self._kept:
@@ -124,7 +128,7 @@ class Inbox:
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         self._continued += number == signal.SIGCONT
-        if not self._raising:
+        if not self._raising or number not in ENDING:
             return  # the interpreter has written its number into the pipe
         for ending in ENDING:
             if ending in self._before:

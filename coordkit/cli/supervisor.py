@@ -32,6 +32,7 @@ ON_LOST_S = 10.0  # what --on-lost may take
 _LONGEST_NAP_S = 1.0
 _SHORTEST_NAP_S = 0.02
 _DEATH_S = 1.0  # how long one that was killed may take to vanish before we go on
+_ENDING_S = 0.1  # and those that end with it, after it
 _SECOND_LOOK_S = 0.2  # the heart needs a moment after we, and it, could not run for a while
 
 
@@ -122,6 +123,10 @@ class Supervisor:
             with self._awake_when_lost():
                 status = self._attend(child)
             return self._finish(status)
+        except BaseException:
+            if self._group:
+                self._signal(signal.SIGKILL)  # nobody would look after it
+            raise
         finally:
             self._keeper.end()
             if self._terminal is not None:
@@ -208,11 +213,11 @@ class Supervisor:
         self._kill_at_s = kill_at_s
         self._reason = "no renewal was answered in time"
         self._keeper.guard(self._group, kill_at_s)
+        self._signal(signal.SIGTERM)  # before anything is said: who reads that may be slow
+        self._signal(signal.SIGCONT)
         left_s = max(0.0, kill_at_s - boottime())
         text = f"{self._plan.what} runs out in {left_s:.1f} s: ending the command"
         self._voice.warn("ending", text, left_s=round(left_s, 3))
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGCONT)
         self._run_on_lost()
 
     def _kill(self) -> None:
@@ -293,7 +298,7 @@ class Supervisor:
             self._kill()  # it ended before we looked: what it left behind
         if self._state is not State.RUNNING:
             self._clear_group()
-        elif self._group_lives():
+        elif self._group_stays():
             text = f"the command has ended; what it left running goes on without {self._plan.what}"
             self._voice.warn("left", text)
         self._keeper.end()
@@ -314,6 +319,13 @@ class Supervisor:
         limit = Deadline.after(_DEATH_S)
         while self._group_lives() and not limit.expired:
             self._inbox.wait(_SHORTEST_NAP_S)
+
+    def _group_stays(self) -> bool:
+        """Whether somebody is left behind; one that is just ending, too, is not."""
+        limit = Deadline.after(_ENDING_S)
+        while self._group_lives() and not limit.expired:
+            self._inbox.wait(_SHORTEST_NAP_S)
+        return self._group_lives()
 
     def _group_lives(self) -> bool:
         try:

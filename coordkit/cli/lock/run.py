@@ -171,8 +171,12 @@ class _Run:
         if end.lost:
             return failure.LOST
         certain_until_s = boottime() + lock.remaining()
+        self._inbox.raise_again()
         try:
             lock.release()
+        except (KeyboardInterrupt, signals.Signalled):
+            # The command's end counts.  Closing gives the lease back, if etcd answers.
+            self._voice.warn("not released", f"{self._what}: not released, for we were interrupted")
         except errors.LockLost as error:
             if boottime() < certain_until_s:
                 text = f"{self._what} was lost while the command ran: {error}"
