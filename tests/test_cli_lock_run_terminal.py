@@ -63,14 +63,14 @@ class TestForeground:
         """
         130; a script goes no further, as it would not without us; and the lock is free.
         """
-        script = " ".join(COMMAND) + ' a -- sh -c "echo ready; sleep 1000"; echo went on'
-        shell.starts(f"bash -c '{script}'")
-        shell.reads("ready")
+        shell.starts(f"bash -c '{' '.join(COMMAND)} a -v -- sleep 1000; echo the script went on'")
+        shell.reads("runs as process")
 
         shell.types(CTRL_C)
         shown = shell.prompt()
 
-        assert "on" not in shown  # neither the script, nor anything that is left behind
+        assert "went on" not in shown
+        assert "goes on" not in shown  # nothing is left behind
         assert shell.status() == 130
         assert free(shell)
 
@@ -153,8 +153,8 @@ class TestPipeline:
         """
         Reaches the command and its neighbours.
         """
-        shell.starts("lock_run -- sh -c 'echo ready; sleep 1000' | cat")
-        shell.reads("ready")
+        shell.starts("lock_run -v -- sleep 1000 | cat")
+        shell.reads("runs as process")
 
         shell.types(CTRL_C)
         shell.prompt()
