@@ -461,6 +461,55 @@ class TestReplay:
         assert seen == numbers(200)
 
 
+class TestInterruptions:
+    """Ctrl-C, and what gevent throws, may strike wherever we wait."""
+
+    def test_a_publish_that_is_interrupted_is_published_once_or_never(self, coord, topic, meddler, publishes):
+        """
+        Its copy on the way finds the head moved; those after it are not disturbed.
+        """
+        topic.publish(b"0")
+        held = meddler.hold_back(publishes, error=KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            topic.publish(b"never")
+
+        topic.publish(b"1")
+        held.deliver()
+
+        assert everything(coord) == numbers(2)
+
+    def test_a_page_that_is_interrupted_is_read_again(self, topic, meddler, prefix):
+        """
+        From where it was: neither gap nor double.
+        """
+        topic.publish_many(numbers(100))
+        with topic.subscribe("all") as subscription:
+            assert take(subscription, 10) == numbers(10)
+            meddler.hold_back(lambda call: call.reads(prefix + b"log/"), error=KeyboardInterrupt())
+            with pytest.raises(KeyboardInterrupt):
+                take(subscription, 90)
+
+            # What was handed out before the interruption is what `take` has lost: the next page begins at 16.
+            assert take(subscription, 84) == numbers(84, start=16)
+
+    def test_a_wait_that_is_interrupted_can_be_resumed(self, topic, monkeypatch):
+        """
+        The next message is not lost.
+        """
+        with topic.subscribe() as subscription:
+            with monkeypatch.context() as patch:
+
+                def wait(rung: int, deadline: object) -> None:
+                    raise KeyboardInterrupt
+
+                patch.setattr(subscription._supply.bell, "wait", wait)
+                with pytest.raises(KeyboardInterrupt):
+                    subscription.get()
+            topic.publish(b"0")
+
+            assert take(subscription, 1) == numbers(1)
+
+
 class TestTrim:
     def test_what_is_trimmed_is_told_to_who_was_not_there_yet(self, topic):
         """
