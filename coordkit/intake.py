@@ -137,6 +137,7 @@ class Intake:
         self._events: collections.deque[watch.Event] = collections.deque()
         self._size_bytes = 0
         self._feed: _Feed | None = None
+        self._shut = False
         self.phase = Phase.CLOSED
         self.created_revision = 0
         self.next_revision = 0
@@ -159,7 +160,9 @@ class Intake:
         """
         feed = _Feed(self)
         with self._lock:
-            self._feed, self.phase = feed, Phase.OPENING
+            if self._shut:
+                return
+            self._feed, self.phase, self.error = feed, Phase.OPENING, None
             self.created_revision, self.next_revision = 0, start_revision
         # Outside of the lock: the watcher holds its own one while it tells us of events.
         feed.watch = self._watcher.watch_prefix(
@@ -177,6 +180,11 @@ class Intake:
             self._size_bytes = 0
         if feed is not None and feed.watch is not None:
             feed.watch.cancel()
+
+    def shut(self) -> None:
+        """The same, for good: whoever opens it now comes too late."""
+        self._shut = True
+        self.close()
 
     def take(self) -> watch.Event | None:
         """The next event; None when none has come."""

@@ -288,6 +288,20 @@ class TestSubscribe:
         with pytest.raises(coordkit.Closed):
             topic.subscribe()
 
+    @pytest.mark.parametrize("retain", [None, 1000])
+    def test_what_is_closed_is_not_opened_again(self, coord, retain):
+        """
+        By a thread that was just about to.
+        """
+        subscription = coord.topic("events", retain=retain).subscribe("all")
+        tap = subscription._supply.readers[0]._tap
+        subscription.close()
+
+        tap.open()
+
+        assert tap.phase is intake.Phase.CLOSED
+        assert not coord._link.watcher._live and not coord._link.watcher._queue
+
     def test_several_threads_may_share_one(self, coord):
         """
         Each message goes to one of them.
@@ -376,14 +390,16 @@ class TestFaults:
             assert caught.value.revision == revisions[2] + 1
             assert take(subscription, 1) == numbers(1, start=4)
 
-    def test_a_compaction_of_nothing_that_concerns_it_is_no_gap(self, writer, reader):
+    @pytest.mark.parametrize("published", [True, False])
+    def test_a_compaction_of_nothing_that_concerns_it_is_no_gap(self, writer, reader, published):
         """
-        A topic where nothing happens for long does not lose its subscribers.
+        A topic where nothing happens for long does not lose its subscribers, nor one where nothing ever did.
         """
         topic = writer.topic("events")
         with reader.topic("events").subscribe() as subscription:
-            topic.publish(b"0")
-            assert take(subscription, 1) == numbers(1)
+            if published:
+                topic.publish(b"0")
+                assert take(subscription, 1) == numbers(1)
 
             reader.client._dials = False
             reader.client.drop_channel("broken by a test")

@@ -267,6 +267,7 @@ class _Alarm:
         return blind
 
     def end(self) -> None:
+        self._again = None
         if self._watch is not None:
             self._watch.cancel()
 

@@ -41,6 +41,7 @@ class LiveReader:
         self._tap = tap
         self._drops = drops
         self._last = START
+        self._base: int | None = 0  # up to here nothing was to be told; None: up to where the watch stood
         self._patient = False  # the very beginning may be compacted: begin where history does
 
     def begin(self, start: Start) -> None:
@@ -50,8 +51,9 @@ class LiveReader:
             # What else was published then may be still to come.
             self._tap.open(start.revision + (start.index >= LAST_INDEX))
         else:
-            self._patient = start == "all"
-            self._tap.open(start if isinstance(start, int) else _FIRST[start])
+            first = start if isinstance(start, int) else _FIRST[start]
+            self._patient, self._base = start == "all", first - 1 if first else None
+            self._tap.open(first)
 
     @property
     def began_at(self) -> Position | None:
@@ -95,8 +97,8 @@ class LiveReader:
             quiet_until = self._quiet_until(deadline)
             # Asked for everything, nothing came yet, and what is gone was older than the watch.
             patient = self._patient and self._last is START and tap.compacted <= tap.created_revision
-            self._patient = False
-            tap.open(max(resume, quiet_until + 1))
+            self._patient, self._base = False, max(tap.compacted, quiet_until)
+            tap.open(self._base + 1)
             if not patient and not quiet_until:
                 raise gap(self._names, "history was compacted", resume)
         elif tap.phase is intake.Phase.REFUSED:
@@ -108,19 +110,18 @@ class LiveReader:
 
         A topic where nothing happens for long would be compacted away under those who listen.
         """
-        if self._last is START:
-            return 0
         names = self._names
+        base = self._tap.created_revision if self._base is None else self._base
         found, revision = intake.read_range(
             self._link.client, names.slots, names.slots_end, MOST_IN_TXN + 1, deadline, keys_only=True
         )
         # Every publish puts the first slot, which no one deletes.
         newest = max((slot.mod_revision for slot in found.kvs), default=0)
-        return revision if 0 < newest <= self._last.revision else 0
+        return revision if newest <= max(base, self._last.revision) else 0
 
     def close(self) -> None:
         """No more."""
-        self._tap.close()
+        self._tap.shut()
 
 
 def gap(names: Names, why: str, revision: int) -> errors.Gap:

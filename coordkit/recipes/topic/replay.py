@@ -105,7 +105,7 @@ class LogReader:
 
     def close(self) -> None:
         """No more."""
-        self._tap.close()
+        self._tap.shut()
 
     # The watch.
 
