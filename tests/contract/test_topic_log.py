@@ -223,6 +223,25 @@ class TestExactlyOnce:
         with pytest.raises(coordkit.CoordError, match="deleted by another hand"):
             topic.publish(b"1")
 
+    def test_a_topic_that_was_deleted_begins_anew(self, coord, topic, prefix):
+        """
+        Publishers go on; a subscriber is told, and gets what follows.
+        """
+        topic.publish_many(numbers(3))
+        with topic.subscribe("all") as subscription:
+            assert take(subscription, 3) == numbers(3)
+            assert subscription.get(0.2) is None
+            coord.kv.delete_prefix(prefix)
+
+            revision = topic.publish(b"0")
+            topic.publish(b"1")
+
+            with pytest.raises(coordkit.Gap) as caught:
+                subscription.get(15)
+            assert caught.value.revision == revision
+            assert take(subscription, 2) == numbers(2)
+        assert everything(coord) == numbers(2)
+
     def test_no_space_is_told_for_sure(self, coord, topic, meddler, publishes):
         """
         The publish that was refused is not in the log, and the next one is.

@@ -115,6 +115,10 @@ class Log:
     def _moved(self, head: Head, result: kv.TxnResult) -> Head:
         """Where the head was found instead."""
         found = result.found(0).first
+        if found is None and head.revision:
+            return (
+                Head()
+            )  # somebody has deleted the whole topic; or the head alone, which the next compare finds
         if found is None:
             raise errors.CoordError(
                 f"{self._names.head.decode()} was deleted by another hand, and messages are left: delete the "

@@ -42,6 +42,10 @@ class Phase(enum.Enum):
 class _Broken(Exception):
     """A message is missing before this one."""
 
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after = after
+
 
 class LogReader:
     """Reads one partition of a retained topic."""
@@ -134,7 +138,9 @@ class LogReader:
         while (event := tap.take()) is not None:
             try:
                 found = self._accept(event.key, event.value, event.mod_revision)
-            except _Broken:
+            except _Broken as broken:
+                if broken.after < self._last.revision:
+                    self._begin_again(event.mod_revision)
                 self._go_back()
                 return None
             if found is not None:
@@ -148,6 +154,12 @@ class LogReader:
         elif tap.error is not None:
             raise tap.error
         return None
+
+    def _begin_again(self, revision: int) -> None:
+        """Its predecessor is older than what was seen: this is another log, of a topic that was deleted."""
+        self._chain, self._last = 0, Position(revision - 1, LAST_INDEX)
+        self._go_back()
+        raise gap(self._names, "the topic was deleted, and begun anew", revision)
 
     def _go_back(self) -> None:
         """To the log, behind the last message."""
@@ -241,7 +253,7 @@ class LogReader:
             return None
         header, value = parsed
         if (self._chain and place.after != self._chain) or last.rest > 0:
-            raise _Broken
+            raise _Broken(place.after)
         self._chain = revision
         self._last = Position(revision, 0, place.after, header.count - 1)
         return value, self._last
