@@ -186,6 +186,28 @@ class TestTopics:
         coord.kv.delete_prefix(f"/{coord.settings.namespace}/topic/")
 
 
+class TestElections:
+    @pytest.mark.parametrize(
+        ("program", "said"),
+        [
+            (
+                "leader_takeover.py",
+                "3 workers, 1 leader killed, 2 led, with rising fences: correct",
+            ),
+            ("cron_once.py", "3 replicas, 4 slots: 4 runs: correct"),
+            ("gunicorn_scheduler.py", "2 gevent workers, one scheduler, killed, one scheduler: correct"),
+            ("scheduler.py", "APScheduler ran with the first leader, then with the second: correct"),
+        ],
+    )
+    def test_it_says_what_it_promises(self, run, url, program, said):
+        """
+        One leader at a time, one run a slot.
+        """
+        done = run(program, url)
+
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{said}\n", "")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 class TestWithoutAServer:
     def test_a_server_that_is_not_there_is_named_with_ways_to_get_one(self, run, program):

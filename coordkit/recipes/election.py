@@ -231,7 +231,11 @@ class Election:
         ticket = line.try_join(session, session.client.deadline(None), value)
         if ticket is None:
             raise errors.AcquireTimeout(f"not elected in {self.name!r}: there is another candidate")
-        return self._take_office(line, ticket)
+        try:
+            return self._take_office(line, ticket)
+        except BaseException:
+            line.leave(ticket)
+            raise
 
     def _campaign(self, stored: bytes | None, deadline: Deadline, cancel: threading.Event) -> Leadership:
         while True:

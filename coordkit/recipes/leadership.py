@@ -37,8 +37,12 @@ class Leadership:
         self._proclaimed = ticket.create_revision  # the revision of the last proclamation that we know of
         #: The revision at which we resigned; None when the reply to that was lost.
         self.resigned_revision: int | None = None
-        line.hold(ticket, self._term.lose)
-        self._own = _OwnKey(self._term)
+        try:
+            line.hold(ticket, self._term.lose)
+            self._own = _OwnKey(self._term)
+        except BaseException:
+            self._term.end()  # nobody will ever have it
+            raise
 
     # What every hold has.
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from contract.players import expire, lose_replies, wait_until
+from contract.test_watch import Break, compact
 
 import coordkit
 from coordkit import errors
 from coordkit.etcd import kv
 from coordkit.etcd import lease as leases
+from coordkit.testing import LocalEtcd
 
 
 class Campaign:
@@ -75,6 +77,13 @@ class Watcher:
         self._observation.close()
         self._thread.join(15)
         assert not self._thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def server(etcd_binary):
+    """One whose history may be compacted."""
+    with LocalEtcd(etcd_binary) as server:
+        yield server
 
 
 @pytest.fixture
@@ -142,6 +151,26 @@ class TestCampaign:
         assert heir.fence < first.resigned_revision < heir.resigned_revision
         last.resign()
 
+    def test_a_change_of_leaders_is_one_commit_and_one_event(self, coord, coord_factory):
+        """
+        Who resigns writes once; the heir reads nothing, but that whoever leads looks at its own key once.
+        """
+        other = coord_factory()
+        leadership = coord.election("chair").campaign(b"1")
+        heir = stand(other.election("chair"), b"2")
+        wait_until(lambda: len(other._link.watcher._live) >= 2, what="the heir's watch")
+        calls = [each.statistics().calls for each in (coord, other)]
+
+        leadership.resign()
+        heir = heir.end()
+
+        mine, others = (
+            each.statistics().calls - before for each, before in zip((coord, other), calls, strict=True)
+        )
+        assert mine <= 2  # the look at its own key may have been late
+        assert others <= 1
+        heir.resign()
+
     def test_a_campaign_that_is_out_of_time_leaves_the_line(self, coord, coord_factory):
         """
         AcquireTimeout is a TimeoutError; a try writes nothing.
@@ -201,6 +230,43 @@ class TestCampaign:
         assert heir.fence > doomed.fence
         assert election.leader().fence == heir.fence
         heir.resign()
+
+    @pytest.mark.parametrize("timeout", [-1, 0])
+    def test_a_campaign_that_is_interrupted_as_it_is_won_leaves_nothing(self, coord, monkeypatch, timeout):
+        """
+        Ctrl-C, a gevent.Timeout or a kill, in the last moment.
+        """
+        election = coord.election("chair")
+        assert coord.session.alive
+
+        def interrupt(*arguments: Any, **options: Any) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(coord._link.watcher, "watch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            election.campaign(b"me", timeout=timeout)
+        monkeypatch.undo()
+
+        wait_until(lambda: not election.contenders(), what="the withdrawal")
+        assert not coord.session._holds
+
+    def test_a_campaign_that_is_interrupted_while_it_waits_leaves_the_line(self, coord, monkeypatch):
+        """
+        The same, behind somebody.
+        """
+        election = coord.election("chair")
+        with election.campaign(b"leader"):
+            wait = coord.client.wait
+
+            def interrupt(*arguments: Any) -> None:
+                monkeypatch.setattr(coord.client, "wait", wait)
+                raise KeyboardInterrupt
+
+            monkeypatch.setattr(coord.client, "wait", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                election.campaign(b"me", timeout=10)
+
+            wait_until(lambda: len(election.contenders()) == 1, what="the withdrawal")
 
 
 class TestLoss:
@@ -365,6 +431,42 @@ class TestObserve:
 
         with election.campaign(b"me"):
             wait_until(lambda: len(coord._link.watcher._live) <= before + 1, what="the end of the watch")
+
+
+class TestObservingThroughTrouble:
+    @pytest.fixture
+    def looking(self, server):
+        """The observer's coordinator, whose connection breaks."""
+        with coordkit.connect(server.url) as coordinator:
+            yield coordinator
+
+    @pytest.fixture
+    def electing(self, server):
+        """The candidates', whose does not."""
+        with coordkit.connect(server.url) as coordinator:
+            yield coordinator
+
+    @pytest.mark.parametrize("compacted", [False, True])
+    def test_the_last_that_is_told_is_what_is(self, looking, electing, watcher, compacted):
+        """
+        Without its connection it is told later, in order; without the history, what came of it.
+        """
+        election = electing.election("chair")
+        first = election.campaign(b"1")
+        watching = watcher(looking.election("chair"))
+        watching.wait_for(b"1")
+
+        with Break(looking.client):
+            first.proclaim(b"1b")
+            first.resign()
+            last = election.campaign(b"2")
+            last.proclaim(b"2b")
+            if compacted:
+                compact(electing, last.proclaim(b"2c"))
+
+        watching.wait_for(b"1", *([b"2c"] if compacted else [b"1b", None, b"2", b"2b"]))
+        last.resign()
+        wait_until(lambda: watching.values[-1] is None, what="the end")
 
 
 class TestRun:
