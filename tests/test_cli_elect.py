@@ -255,3 +255,50 @@ def revoke(coord, lease: int) -> None:
     from coordkit.etcd import lease as leases
 
     leases.revoke(coord.client, lease, coord.client.deadline(5))
+
+
+class TestRun:
+    def test_a_command_runs_where_it_is_elected(self, start, coord):
+        """
+        It knows its fence; the next one is started when it has ended.
+        """
+        election = coord.election("chair")
+        command = ("--", "sh", "-c", "echo $COORDKIT_ELECTION_FENCE; read go; exit $go")
+        first = start("elect", "run", "chair", "--value", "first", *command)
+        fence = int(first.stdout.readline())
+        second = start("elect", "run", "chair", "--value", "second", *command)
+        wait_until(lambda: len(election.contenders()) == 2, what="the second candidacy")
+        assert [each.value for each in election.contenders()] == [b"first", b"second"]
+        assert election.leader().fence == fence
+
+        first.communicate("3\n", timeout=30)
+
+        assert first.returncode == 3
+        assert int(second.stdout.readline()) > fence
+        assert election.leader().value == b"second"
+        second.communicate("0\n", timeout=30)
+        assert second.returncode == 0
+        assert election.leader() is None
+
+    def test_a_command_is_ended_when_its_leader_is_deposed(self, start, cli, coord):
+        """
+        By `elect resign`; the status is 76.
+        """
+        process = start("elect", "run", "chair", "--", "sh", "-c", "echo began; exec sleep 1000")
+        assert process.stdout.readline() == "began\n"
+
+        assert cli("elect", "resign", "chair", "--yes").status == 0
+
+        _, err = process.communicate(timeout=30)
+        assert (process.returncode, "lost" in err) == (failure.LOST, True)
+
+    def test_who_is_not_elected_in_time_runs_nothing(self, ended, coord):
+        """
+        The status is 75, or that of -E.
+        """
+        with coord.election("chair").campaign("me"):
+            told = ended("elect", "run", "chair", "-n", "--", "echo", "ran")
+            other = ended("elect", "run", "chair", "-w", "0.1", "-E", "9", "--", "echo", "ran")
+
+        assert (told.status, told.out) == (failure.NOT_ACQUIRED, "")
+        assert (other.status, other.out) == (9, "")

@@ -29,8 +29,7 @@ exit status: the command's, or 128 + the signal that ended it; 75 not acquired (
 2 usage; 126 no program; 127 not found"""
 
 _GRACE_PART = 5  # of the TTL, by default
-_VARIABLES = "COORDKIT_LOCK_"
-_CHAIN = f"{_VARIABLES}CHAIN"  # the keys of all runs around a command; keys have no spaces
+_CHAIN = "COORDKIT_LOCK_CHAIN"  # the keys of all runs around a command; keys have no spaces
 
 
 class LockLike(supervisor.Hold, typing.Protocol):
@@ -54,6 +53,11 @@ def register(group: typing.Any) -> None:
     parser = options.command(group, "run", _SUMMARY, _EXAMPLES, run)
     parser.usage = "coordkit lock run NAME [options] -- COMMAND..."
     parser.add_argument("name", metavar="NAME", help="of the lock")
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what all have that run a command under a hold."""
     wait = parser.add_mutually_exclusive_group()
     wait.add_argument("-n", "--no-wait", action="store_true", help="do not wait for it")
     wait.add_argument("-w", "--wait", type=options.duration, metavar="SEC", help="wait so long at most")
@@ -73,6 +77,11 @@ def register(group: typing.Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Acquire, run, release."""
+    return supervise(arguments, Run)
+
+
+def supervise(arguments: argparse.Namespace, kind: type[Run]) -> int:
+    """Do as the arguments say, under a hold of this kind; the exit status."""
     if not arguments.child:
         raise failure.CommandFailed("there is no command: put it behind --", failure.USAGE)
     on_lost = _words(arguments.on_lost)
@@ -80,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         launch.check_command(arguments.child[0])
         with signals.Inbox() as inbox:
-            status, end = _Run(arguments, inbox, on_lost).run()
+            status, end = kind(arguments, inbox, on_lost).run()
     except launch.CannotRun as error:
         raise failure.CommandFailed(str(error), error.status) from error
     except signals.Signalled as ended:
@@ -91,15 +100,22 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-class _Run:
-    """One run."""
+class Run:
+    """One run, under a lock; others say in a subclass under what."""
+
+    kind = "lock"
+    variables = "COORDKIT_LOCK_"
 
     def __init__(self, arguments: argparse.Namespace, inbox: signals.Inbox, on_lost: list[str]) -> None:
         self._arguments = arguments
         self._inbox = inbox
         self._on_lost = on_lost
         self._voice = Voice(arguments)
-        self._what = f"lock {arguments.name!r}"
+        self._what = f"{self.kind} {arguments.name!r}"
+
+    def open(self, coord: coordkit.Coordinator) -> LockLike:
+        """What is to be held."""
+        return coord.lock(self._arguments.name)
 
     def run(self) -> tuple[int, supervisor.End | None]:
         """The exit status, and how the command ended if there was one."""
@@ -108,7 +124,7 @@ class _Run:
         try:
             with options.connect(self._arguments) as coord:
                 grace_s = self._grace_s(coord)
-                lock: LockLike = coord.lock(self._arguments.name)
+                lock = self.open(coord)
                 if not self._arguments.no_wait:
                     self._check_chain(lock, coord.settings.namespace)
                 if not self._acquire(lock, deadline):
@@ -148,7 +164,7 @@ class _Run:
 
     def _check_chain(self, lock: LockLike, namespace: str) -> None:
         """Refuse to wait for a run that waits for us."""
-        prefix = keys.prefix(namespace, "lock", self._arguments.name)
+        prefix = keys.prefix(namespace, self.kind, self._arguments.name)
         around = {key for key in os.environb.get(_CHAIN.encode(), b"").split() if key.startswith(prefix)}
         if around and any(place.key in around for place in lock.contenders()):
             text = f"{self._what} is held by a run around this one, which would wait for itself"
@@ -159,10 +175,10 @@ class _Run:
         key = os.fsdecode(lock.key)
         return {
             **os.environ,
-            f"{_VARIABLES}NAME": self._arguments.name,
-            f"{_VARIABLES}KEY": key,
-            f"{_VARIABLES}FENCE": str(lock.fence),
-            f"{_VARIABLES}LEASE": os.fsdecode(lease),
+            f"{self.variables}NAME": self._arguments.name,
+            f"{self.variables}KEY": key,
+            f"{self.variables}FENCE": str(lock.fence),
+            f"{self.variables}LEASE": os.fsdecode(lease),
             _CHAIN: f"{os.environ.get(_CHAIN, '')} {key}".strip(),
         }
 
