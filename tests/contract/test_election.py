@@ -360,6 +360,7 @@ class TestProclaim:
             lose_replies(monkeypatch, coord, apply=True, times=1)
             revision = leadership.proclaim(b"two")
             assert (election.leader().value, election.leader().revision) == (b"two", revision)
+            assert coord.kv.get(leadership.key).version == 2, "it was proclaimed twice"
 
             lose_replies(monkeypatch, coord, apply=True)
             with pytest.raises(coordkit.Unavailable):
