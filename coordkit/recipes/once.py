@@ -281,8 +281,6 @@ class Once:
         """Write the next attempt on top of a record that says that the last one is over."""
         key, mine, place = before.place.key, self._mark(session, before.slot.attempt + 1), before.place
         when = [kv.mod(key) == place.mod_revision, _alive(session)]
-        if before.slot.state is SlotState.ABANDONED:
-            when.append(kv.create(_session_key(session.link, before.slot)) == 0)
         request = kv.txn_request(when, [kv.put(key, mine.encode(), lease=place.lease)], [kv.get(key)])
         try:
             result, _ = session.insist(request, deadline)

@@ -11,6 +11,7 @@ from contract.players import expire, lose_replies, wait_until
 import coordkit
 from coordkit import SlotState, errors
 from coordkit.etcd import kv
+from coordkit.recipes import once as onces
 
 
 @pytest.fixture
@@ -163,6 +164,27 @@ class TestAttempts:
         assert once("b").state().state is SlotState.ABANDONED
         assert once("b").claim() is False
         assert [slot.state for slot in once("b").history()] == [SlotState.ABANDONED]
+
+    def test_who_ended_in_good_order_while_we_looked_abandoned_nothing(self, once, coord, monkeypatch):
+        """
+        Between the read of the slot and that of its session it was done, and the session closed.
+        """
+        mine, read = once("a"), onces._get
+        assert mine.claim()
+        reads = []
+
+        def get(link: Any, key: bytes, deadline: Any) -> Any:
+            found = read(link, key, deadline)
+            reads.append(key)
+            if len(reads) == 1:
+                mine.done()
+                expire(once.replicas["a"].session, coord)
+            return found
+
+        monkeypatch.setattr(onces, "_get", get)
+
+        assert once("b", attempts=2).claim() is False
+        assert once("b").state().state is SlotState.DONE
 
     def test_with_more_attempts_it_is_taken_again(self, once, coord):
         """

@@ -113,23 +113,25 @@ class TestLeaderOnly:
         """
         heir = coord_factory()
         inside, leave = threading.Event(), threading.Event()
+        standing, heirs = coord.standing("chair"), heir.standing("chair")
 
         @coord.leader_only("chair")
         def tick():
             inside.set()
             leave.wait(10)
-            return heir.standing("chair").leads
+            return heirs.leads
 
         led_meanwhile = []
         running = threading.Thread(target=lambda: led_meanwhile.append(tick()))
         running.start()
         assert inside.wait(10)
-        assert not heir.standing("chair").leads
-        closing = threading.Thread(target=coord.standing("chair").close)
+        closing = threading.Thread(target=standing.close, args=(10,))
         closing.start()
+        wait_until(lambda: standing.closed, what="the close")
+        assert not heirs.wait(0.2)
         leave.set()
         running.join(10)
         closing.join(10)
 
         assert led_meanwhile == [False]
-        assert heir.standing("chair").wait(10)
+        assert heirs.wait(10)
