@@ -6,11 +6,11 @@ What a leader does is a number that it counts up in etcd, each step in a transac
 no more: so no step is lost and none is taken twice, whoever is killed wherever.
 """
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import etcd_server
@@ -27,13 +27,16 @@ LIMIT_S = 40
 
 
 def work(url: str) -> None:
-    """A worker process: stand, and as long as it leads, take steps; until it is killed."""
-    with contextlib.suppress(KeyboardInterrupt), coordkit.connect(url, ttl=TTL_S) as coord:
-        coord.election(ELECTION).run(lambda leadership: take_steps(coord, leadership), value=str(os.getpid()))
+    """A worker process: stand, and as long as it leads, take steps; until it is killed, or told to end."""
+    with coordkit.connect(url, ttl=TTL_S) as coord:
+        election = coord.election(ELECTION)
+        # On a thread: a handler interrupts whatever runs, and that may hold the lock that `cancel` needs.
+        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=election.cancel).start())
+        election.run(lambda leadership: take_steps(coord, leadership), value=str(os.getpid()))
 
 
 def take_steps(coord: coordkit.Coordinator, leadership: coordkit.Leadership) -> None:
-    while not leadership.wait(0.01):  # True: lost; `run` stands again
+    while not leadership.wait(0.01):  # True: lost, and `run` stands again; or cancelled
         found = coord.kv.get(STEPS)
         steps, fences = found.value.split(b" ", 1) if found else (b"0", b"")
         if fences.split()[-1:] != [b"%d" % leadership.fence]:
@@ -82,7 +85,7 @@ def main() -> int:
             found = coord.kv.get(STEPS)
         finally:
             for worker in workers:
-                worker.send_signal(signal.SIGINT)  # the leader resigns, the others leave the line
+                worker.terminate()  # the leader resigns, the others leave the line
                 worker.wait()
         led = list(map(int, found.value.split()[1:])) if found else []
         coord.kv.delete(STEPS)
