@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import etcd_server
@@ -27,16 +26,13 @@ LIMIT_S = 40
 
 
 def work(url: str) -> None:
-    """A worker process: stand, and as long as it leads, take steps; until it is killed, or told to end."""
+    """A worker process: stand, and as long as it leads, take steps; until it is killed."""
     with coordkit.connect(url, ttl=TTL_S) as coord:
-        election = coord.election(ELECTION)
-        # On a thread: a handler interrupts whatever runs, and that may hold the lock that `cancel` needs.
-        signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=election.cancel).start())
-        election.run(lambda leadership: take_steps(coord, leadership), value=str(os.getpid()))
+        coord.election(ELECTION).run(lambda leadership: take_steps(coord, leadership), value=str(os.getpid()))
 
 
 def take_steps(coord: coordkit.Coordinator, leadership: coordkit.Leadership) -> None:
-    while not leadership.wait(0.01):  # True: lost, and `run` stands again; or cancelled
+    while not leadership.wait(0.01):  # True: lost; `run` stands again
         found = coord.kv.get(STEPS)
         steps, fences = found.value.split(b" ", 1) if found else (b"0", b"")
         if fences.split()[-1:] != [b"%d" % leadership.fence]:
@@ -85,8 +81,11 @@ def main() -> int:
             found = coord.kv.get(STEPS)
         finally:
             for worker in workers:
-                worker.terminate()  # the leader resigns, the others leave the line
+                worker.kill()
                 worker.wait()
+        for leader in coord.election(ELECTION).observe(timeout=LIMIT_S):
+            if leader is None:
+                break  # their leases have run out
         led = list(map(int, found.value.split()[1:])) if found else []
         coord.kv.delete(STEPS)
     correct = len(fences) == KILLS + 1 and led == fences == sorted(fences)
