@@ -224,10 +224,12 @@ class TestHistory:
         assert told.out.splitlines()[-1].startswith(f"revisions {document['first_revision']} to ")
         assert told.out.endswith("3 stood in line, 3 held; 1 shown\n")
 
-    def test_of_a_lock_that_nobody_held_nothing_is_known(self, cli):
+    def test_of_a_lock_that_nobody_held_nothing_is_known(self, cli, coord):
         """
         Exit status 1.
         """
+        coord.session.check()
+
         assert cli("lock", "history", "never").status == 1
 
     def test_a_plot_is_a_bar_for_each(self, tmp_path):

@@ -16,7 +16,7 @@ from coordkit.deadline import Deadline
 from coordkit.etcd import watch
 from coordkit.etcd.changes import Event
 from coordkit.etcd.results import KeyValue
-from coordkit.inspection import archive, census, chronicle, kinds, narrator, reading, tenures, words
+from coordkit.inspection import archive, census, chronicle, follower, kinds, narrator, reading, tenures, words
 from coordkit.inspection.chronicle import What
 from coordkit.testing import compact
 
@@ -498,10 +498,34 @@ class TestArchive:
         ]
         third.lock.release()
 
-    def test_of_a_lock_that_never_was_nothing_is_known(self, reader, watcher):
+    def test_a_history_is_read_to_its_end(self, coord, reader, watcher, monkeypatch):
+        """
+        etcd tells 1,000 revisions at a time, with pauses; the lock is free between and at the end.
+        """
+        monkeypatch.setattr(follower, "QUIET_S", 0.05)  # less than a pause
+        key = f"/{reader.namespace}/lock/hot/1-1"
+        for _ in range(505):
+            coord.kv.put(key, b"")
+            coord.kv.delete(key)
+
+        found = archive.read(reader, watcher, "lock", "hot", Deadline.after(20))
+
+        assert (found.complete, len(found.tenures)) == (True, 505)
+
+    def test_time_may_run_out(self, reader, watcher, coord):
+        """
+        Then nobody says that all was told.
+        """
+        late = follower.Follower(watcher, reader.root, coord.client.seen_revision)
+
+        assert not follower.catch_up(watcher, late, None, lambda: True, Deadline.after(0.01))
+
+    def test_of_a_lock_that_never_was_nothing_is_known(self, coord, reader, watcher):
         """
         An empty history is one, too.
         """
+        coord.session.check()  # whose key is there to see etcd's pass by
+
         assert archive.read(reader, watcher, "lock", "never", Deadline.after(20)).tenures == []
 
 

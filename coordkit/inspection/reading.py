@@ -108,6 +108,10 @@ class Reader:
         prefixes = [keys.prefix(self.namespace, each) for each in (*kinds.lined(), censuses.SESSION)]
         return self._anew(lambda: self._stored(prefixes))
 
+    def some_keys(self) -> list[KeyValue]:
+        """Some of the namespace's keys, without their values.  Cost: 1 round trip."""
+        return list(map(KeyValue.of, self.client.read(self._first_page(), self.client.deadline(None)).kvs))
+
     def state(self, prefix: bytes) -> tuple[dict[bytes, int], int]:
         """The keys under a prefix, each with the revision of its last change; and that of the answer."""
         stored, revision = self._read(prefix)
@@ -184,10 +188,13 @@ class Reader:
                 return found, request.revision
             request.key = reply.kvs[-1].key + b"\0"
 
-    def _survey(self) -> Survey:
-        request = messages.RangeRequest(
+    def _first_page(self) -> messages.RangeRequest:
+        return messages.RangeRequest(
             key=self.root, range_end=keys.range_end(self.root), limit=PAGE, keys_only=True
         )
+
+    def _survey(self) -> Survey:
+        request = self._first_page()
         stored: list[KeyValue] = []
         skipped: dict[tuple[str, str], int] = {}
         while True:
