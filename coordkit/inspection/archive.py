@@ -54,33 +54,25 @@ def read(reader: reading.Reader, watcher: watch.Watcher, kind: str, name: str, d
         finally:
             told.cancel()
             ends.cancel()
-        return _told(reader, kind, name, first, base, told, ends, last, complete)
+        story = chronicle.Chronicle(reader.root, kind, name, base)
+        return Archive(first, max(last, told.newest), complete, _tenures(story, first, told, ends))
 
 
-def _told(
-    reader: reading.Reader,
-    kind: str,
-    name: str,
-    first: int,
-    base: list[KeyValue],
-    told: follower.Follower,
-    ends: follower.Follower,
-    last: int,
-    complete: bool,
-) -> Archive:
+def _tenures(
+    story: chronicle.Chronicle, first: int, told: follower.Follower, ends: follower.Follower
+) -> list[tenures_.Tenure]:
     ended: dict[int, set[int]] = {}
     for event in ends.events:
         session = keys.parse_place(ends.prefix, event.key)
-        if session is not None:
+        if session is not None and event.deleted:
             ended.setdefault(event.mod_revision, set()).add(session[0])
-    story = chronicle.Chronicle(reader.root, kind, name, base)
     standing = story.standing
     happenings = [
         each
         for events in chronicle.by_revision(told.events)
         for each in story.take(events, frozenset(ended.get(events[0].mod_revision, ())))
     ]
-    return Archive(first, max(last, told.newest), complete, tenures_.of(first, standing, happenings))
+    return tenures_.of(first, standing, happenings)
 
 
 def _beginning(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import datetime
-import typing
 from collections.abc import Callable, Sequence
 
 import attrs
@@ -166,21 +165,3 @@ for _kind in (
     Kind("election", read_exclusive, lined=True),
 ):
     register(_kind)
-
-__all__: typing.Final = [
-    "OTHER",
-    "Entry",
-    "Kind",
-    "Place",
-    "Standing",
-    "in_line",
-    "kind_of",
-    "lined",
-    "locks",
-    "place",
-    "read_exclusive",
-    "read_other",
-    "read_semaphore",
-    "read_shared",
-    "register",
-]
