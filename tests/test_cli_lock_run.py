@@ -201,7 +201,7 @@ class TestCommand:
         ended = run.end()
 
         assert ended.status == 0
-        assert "goes on without the lock" in ended.err
+        assert "goes on without lock 'a'" in ended.err
         assert processes.lives(left)
         os.kill(left, signal.SIGKILL)
 

@@ -1,9 +1,9 @@
 """Supervisor: runs a command for exactly as long as something is held.
 
 The command gets a process group of its own, and the terminal when we have it; signals are passed on to all of
-the group.  When what is held runs out, the group is sent TERM a grace before the deadline, and KILL at the
-deadline; when it is known to be gone already, KILL at once.  A keeper (`keeper.py`) kills in place of a
-supervisor that is stopped or dead.
+the group.  When what is held runs out, the group is sent TERM, a grace later KILL, and that a margin before
+the hold's deadline; when it is known to be gone already, KILL at once.  A keeper (`keeper.py`) kills in place
+of a supervisor that is stopped or dead.
 
 POSIX only.  Cost: two processes; a look at the hold each second, or four times in what remains of it.
 """
@@ -28,6 +28,10 @@ from coordkit.deadline import NEVER, Deadline, boottime
 
 BY_SIGNAL = 128
 ON_LOST_S = 10.0  # what --on-lost may take
+
+#: How long before the hold's own deadline the command is killed.  Dying takes a moment on a busy machine; and
+#: at its deadline a session that etcd still hears, although it hears nothing, gives up its lease at once.
+MARGIN_S = 0.25
 
 _LONGEST_NAP_S = 1.0
 _SHORTEST_NAP_S = 0.02
@@ -139,7 +143,7 @@ class Supervisor:
         # gets the terminal when it asks for it, see `_stopped`.
         self._lends = terminal is not None and os.isatty(0) and os.isatty(1)
         lend_to = terminal if terminal is not None and self._lends and terminal.in_foreground else None
-        deadline_s = boottime() + self._hold.remaining()
+        deadline_s = boottime() + self._left_s()
         self._group = launch.start(
             self._plan.command, self._plan.environment, lend_to, lambda: self._keeper.guard_me(deadline_s)
         )
@@ -175,8 +179,12 @@ class Supervisor:
             for number in self._inbox.wait(self._nap_s()):
                 self._take(number)
 
+    def _left_s(self) -> float:
+        """Seconds that the command may live, if nothing more is heard."""
+        return self._hold.remaining() - MARGIN_S
+
     def _nap_s(self) -> float:
-        remaining = self._hold.remaining()
+        remaining = self._left_s()
         if self._state is State.RUNNING:
             due_s = remaining - self._plan.grace_s - _SECOND_LOOK_S
         else:
@@ -187,7 +195,7 @@ class Supervisor:
         """Let the command's state follow the hold's."""
         if self._state is State.KILLED:
             return
-        remaining, now_s = self._hold.remaining(), boottime()
+        remaining, now_s = self._left_s(), boottime()
         if self._lost.is_set() or remaining <= 0:
             self._kill()
         elif self._state is State.WARNED:
@@ -223,7 +231,7 @@ class Supervisor:
     def _kill(self) -> None:
         self._state = State.KILLED
         self._signal(signal.SIGKILL)  # before anything else
-        self._reason = self._why_lost()
+        self._reason = self._why_lost() or "no renewal was answered in time"
         self._voice.warn("killed", f"{self._reason}: the command was killed", reason=self._reason)
         self._run_on_lost()
 
@@ -294,7 +302,7 @@ class Supervisor:
         was_lent = terminal is not None and terminal.is_lent
         if terminal is not None:
             terminal.take(restore=os.WIFSIGNALED(status))
-        if self._state is State.RUNNING and (self._lost.is_set() or not self._hold.remaining()):
+        if self._state is State.RUNNING and (self._lost.is_set() or self._left_s() <= _SHORTEST_NAP_S):
             self._kill()  # it ended before we looked: what it left behind
         if self._state is not State.RUNNING:
             self._clear_group()

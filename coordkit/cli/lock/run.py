@@ -129,7 +129,8 @@ class Run:
                     self._check_chain(lock, coord.settings.namespace)
                 if not self._acquire(lock, deadline):
                     return self._arguments.conflict_exit_code, None
-                plan = supervisor.Plan(self._arguments.child, self._environment(lock), grace_s, self._on_lost)
+                command, words = self._arguments.child, self._environment(lock)
+                plan = supervisor.Plan(command, words, grace_s, self._on_lost, self._what)
                 end = supervisor.Supervisor(self._inbox, guard, self._voice, lock, plan).run()
                 return self._release(lock, end), end
         finally:
@@ -138,8 +139,10 @@ class Run:
     def _grace_s(self, coord: coordkit.Coordinator) -> float:
         ttl_s = coord.settings.terms.ttl_s
         given: float | None = self._arguments.grace
-        if given is not None and given > ttl_s / 2:
-            text = f"--grace must be at most half of the TTL, which is {ttl_s} s"
+        # Renewals come each third of the TTL, so that much less is left at times although all is well.
+        most_s = 0.6 * ttl_s - 0.7
+        if given is not None and given > most_s:
+            text = f"--grace must be at most {most_s:.1f} s with a TTL of {ttl_s} s"
             raise failure.CommandFailed(text, failure.USAGE)
         return ttl_s / _GRACE_PART if given is None else given
 
