@@ -134,6 +134,19 @@ class Assembly:
         seen = attention.wait(stay.look, deadline, at_least=stay.revision, session=session)
         return typing.cast("rounds.Conclusion | None", seen)
 
+    def or_hear(
+        self,
+        seen: rounds.Conclusion | None,
+        attention: vigils.Attention,
+        stay: rounds.Round,
+        session: Session,
+    ) -> rounds.Conclusion | None:
+        """The same; but what is forgotten by now the watch may still be about to tell."""
+        if not isinstance(seen, rounds.Forgotten):
+            return seen
+        grace = self.grace(self.link.client.deadline(None), session)
+        return self.await_conclusion(attention, stay, grace, session) or seen
+
     def decide(
         self,
         stay: rounds.Round,

@@ -242,6 +242,7 @@ class Barrier:
             else:
                 raise errors.Gap(f"{assembly.what}: how this generation ended is forgotten", stay.revision)
             seen = assembly.decide(stay, verdict, counted, assembly.grace(deadline, session))
+            seen = assembly.or_hear(seen, attention, stay, session)
 
     def _act(self, session: Session, stay: rounds.Round) -> None:
         if self._action is None:

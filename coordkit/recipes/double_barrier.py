@@ -225,12 +225,14 @@ class DoubleBarrier:
                     seen = assembly.withdraw(stay, assembly.grace(deadline, session))
                     if seen is None:
                         return None
+                    seen = assembly.or_hear(seen, attention, stay, session)
             if isinstance(seen, rounds.Told):
                 return seen.verdict
             if isinstance(seen, rounds.Full):
                 passed = tuple(stay.name_of(each.key) for each in seen.counted)
                 grace = assembly.grace(deadline, session)
                 seen = assembly.decide(stay, rounds.Verdict(passed), seen.counted, grace)
+                seen = assembly.or_hear(seen, attention, stay, session)
             elif isinstance(seen, rounds.Lost):
                 session.check()
                 if seen.key == stay.key:

@@ -179,7 +179,12 @@ class Round:
 
     def look(self, view: View) -> Conclusion | None:
         """What to conclude from a view, each later than the one before; None: wait on."""
-        self.revision, self.latest = max(self.revision, view.revision), view
+        seen = self._conclude(view)
+        if not isinstance(seen, Forgotten):  # the watch, which may be behind this view, still knows
+            self.revision, self.latest = max(self.revision, view.revision), view
+        return seen
+
+    def _conclude(self, view: View) -> Conclusion | None:
         number = self.generation.number
         told = verdict(self.layout, view, number)
         if told is not None:
