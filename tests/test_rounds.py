@@ -5,12 +5,12 @@ The transactions are the real ones; the store is in memory, and every request ma
 
 from __future__ import annotations
 
+import random
 import types
 from typing import Any
 
 import hypothesis
 import pytest
-from hypothesis import stateful
 from hypothesis import strategies as st
 
 from coordkit import errors
@@ -19,6 +19,8 @@ from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
 from coordkit.recipes import assembly, rounds
 from coordkit.wire import messages
+
+PLAYS = 150
 
 
 class Store:
@@ -148,97 +150,101 @@ class Member:
         self.alive = True
 
 
-class Model(stateful.RuleBasedStateMachine):
+class Model:
     """Barriers; the double barrier differs in what a loss and a timeout do."""
 
     LAYOUT = rounds.Layout(b"/m/barrier/it/", b"", b"verdict")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)
         self.store = Store()
         self.link = Link(self.store)
         self.members: list[Member] = []
         self.verdicts: dict[int, bytes] = {}
         self.leases = 0
-
-    @stateful.initialize(parties=st.integers(1, 3))
-    def begin(self, parties: int) -> None:
-        self.parties = parties
+        self.parties = self.chance.randint(1, 4)
         self.handles = [
-            assembly.Assembly(lambda deadline: None, self.link, self.LAYOUT, "it", parties) for _ in range(2)
+            assembly.Assembly(lambda deadline: None, self.link, self.LAYOUT, "it", self.parties)
+            for _ in range(2)
         ]
+
+    def play(self, steps: int = 60) -> None:
+        """One thing after the other, as the seed says; then all come to an end."""
+        happenings = [self.arrive, self.hear, self.act, self.run_out_of_time, self.die]
+        happenings += [self.the_told_ones_end, self.a_copy_arrives_late, self.reset]
+        for _ in range(steps):
+            self.chance.choices(happenings, [8, 12, 12, 4, 1, 1, 3, 1])[0]()
+            self.note_verdicts()
+            del self.store.views[: self.oldest_needed()]
+            self.somebody_ends_it()
+        self.end()
 
     # What happens.
 
-    @stateful.rule(handle=st.integers(0, 1))
-    def arrive(self, handle: int) -> None:
+    def arrive(self) -> None:
         self.leases += 1
+        handle = self.chance.choice(self.handles)
         try:
-            stay, seen = self.handles[handle].arrive(Session(self.store, self.leases), NEVER)
+            stay, seen = handle.arrive(Session(self.store, self.leases), NEVER)
         except errors.BrokenBarrier:
             assert self.broken_now()
-            self.handles[handle].forget()
+            handle.forget()
             return
         at = next(i for i, view in enumerate(self.store.views) if view.revision == stay.create_revision)
         member = Member(stay, at)
         member.seen = seen
         self.members.append(member)
 
-    @stateful.rule(pick=st.integers(0, 99), steps=st.integers(1, 4))
-    def hear(self, pick: int, steps: int) -> None:
+    def hear(self) -> None:
         """The watch tells a member something."""
-        for member in self.picked(pick):
-            for _ in range(steps):
+        for member in self.picked(concluded=False):
+            for _ in range(self.chance.randint(1, 4)):
                 if member.seen is None and member.at + 1 < len(self.store.views):
                     member.at += 1
                     member.seen = member.stay.look(self.store.views[member.at])
 
-    @stateful.rule(pick=st.integers(0, 99))
-    def act(self, pick: int) -> None:
+    def act(self) -> None:
         """A member does what it has concluded."""
-        for member in self.picked(pick):
+        for member in self.picked(concluded=True):
             self.conclude(member)
 
-    @stateful.rule(pick=st.integers(0, 99))
-    def run_out_of_time(self, pick: int) -> None:
-        for member in self.picked(pick):
+    def run_out_of_time(self) -> None:
+        for member in self.picked(concluded=False):
+            member.seen = self.out_of_time(member)
             if member.seen is None:
-                member.seen = self.out_of_time(member)
-                if member.seen is None:
-                    member.alive = False
-                self.conclude(member)
+                member.alive = False
+            self.conclude(member)
 
-    @stateful.rule(pick=st.integers(0, 99))
-    def die(self, pick: int) -> None:
-        for member in self.picked(pick):
+    def die(self) -> None:
+        for member in self.picked():
             member.alive = False
             self.store.change({}, [member.stay.key])
 
-    @stateful.rule()
     def the_told_ones_end(self) -> None:
         """Sessions of members that have been told end, all together."""
         gone = [member.stay.key for member in self.members if member.told]
         self.store.change({}, gone)
 
-    @stateful.rule(pick=st.integers(0, 9999))
-    def a_copy_arrives_late(self, pick: int) -> None:
+    def a_copy_arrives_late(self) -> None:
         if self.store.requests:
-            self.store.txn(self.store.requests[pick % len(self.store.requests)])
+            self.store.txn(self.chance.choice(self.store.requests))
             self.store.requests.pop()
 
-    @stateful.rule(handle=st.integers(0, 1))
-    def reset(self, handle: int) -> None:
+    def reset(self) -> None:
+        handle = self.chance.choice(self.handles)
         view = self.store.now
         generation = rounds.Generation.of(self.LAYOUT, view)
         if generation.number:
-            self.handles[handle].reset(generation, view, NEVER)
-            self.handles[handle].forget()
+            handle.reset(generation, view, NEVER)
+            handle.forget()
 
     # How.
 
-    def picked(self, pick: int) -> list[Member]:
+    def picked(self, concluded: bool | None = None) -> list[Member]:
         waiting = [member for member in self.members if member.alive and member.told is None]
-        return waiting[pick % len(waiting) :][:1] if waiting else []
+        if concluded is not None:
+            waiting = [member for member in waiting if (member.seen is not None) is concluded]
+        return [self.chance.choice(waiting)] if waiting else []
 
     def out_of_time(self, member: Member) -> rounds.Conclusion | None:
         return self.handles[0].decide(member.stay, rounds.Verdict((), "late"), (), NEVER)
@@ -280,11 +286,6 @@ class Model(stateful.RuleBasedStateMachine):
 
     # What must always be true.
 
-    @stateful.invariant()
-    def one_verdict_for_each_generation(self) -> None:
-        self.note_verdicts()
-        del self.store.views[: self.oldest_needed()]
-
     def note_verdicts(self) -> None:
         for before, view in zip(self.store.views[:-1], self.store.views[1:], strict=True):
             for key, stored in view.kvs.items():
@@ -310,8 +311,7 @@ class Model(stateful.RuleBasedStateMachine):
         assert len(set(verdict.passed)) == len(verdict.passed) == self.parties
         assert all(prefix + each.encode() in there for each in verdict.passed), "all were there"
 
-    @stateful.invariant()
-    def nobody_is_left_waiting(self) -> None:
+    def somebody_ends_it(self) -> None:
         """Where enough are in the current generation, somebody who hears of it all will end it."""
         generation = rounds.Generation.of(self.LAYOUT, self.store.now)
         if not generation.number or rounds.verdict(self.LAYOUT, self.store.now, generation.number):
@@ -321,7 +321,7 @@ class Model(stateful.RuleBasedStateMachine):
             last = there[generation.parties - 1].key
             assert any(member.stay.key == last and member.alive for member in self.members)
 
-    def teardown(self) -> None:
+    def end(self) -> None:
         """When everybody has heard of everything and done what was to be done, no wait is too long."""
         for _ in range(20):
             for member in list(self.members):
@@ -335,7 +335,7 @@ class Model(stateful.RuleBasedStateMachine):
                     else:
                         break
         waiting = [member for member in self.members if member.alive and member.told is None]
-        assert len(waiting) < getattr(self, "parties", 1)
+        assert len(waiting) < self.parties
         assert len({member.stay.generation.number for member in waiting}) <= 1
 
 
@@ -358,24 +358,21 @@ class DoubleModel(Model):
             return None
         return member.stay.look(member.stay.latest)
 
-    @stateful.rule(handle=st.integers(0, 1))
-    def reset(self, handle: int) -> None:
+    def reset(self) -> None:
         """There is none."""
 
 
-SETTINGS = hypothesis.settings(max_examples=60, stateful_step_count=30, deadline=None)
-
-
-class TestBarrier(Model.TestCase):
-    """One verdict a generation, told to all; those who pass were all there."""
-
-    settings = SETTINGS
-
-
-class TestDoubleBarrier(DoubleModel.TestCase):
-    """The same; and who withdrew is counted by nobody."""
-
-    settings = SETTINGS
+class TestProtocol:
+    @pytest.mark.parametrize("model", [Model, DoubleModel])
+    def test_every_play_ends_well(self, model):
+        """
+        One verdict a generation, told to all; who passes was there; who withdrew is counted by nobody.
+        """
+        for seed in range(PLAYS):
+            try:
+                model(seed).play()
+            except Exception as error:
+                raise AssertionError(f"seed {seed}") from error
 
 
 class TestVerdict:
