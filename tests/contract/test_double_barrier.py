@@ -128,6 +128,18 @@ class TestTogether:
 
         assert results == [False, True, True]
 
+    def test_a_generation_may_begin_while_the_one_before_it_is_inside(self, coord, namespace, crew):
+        """
+        It takes nothing from those who are inside; who leaves waits for its own generation alone.
+        """
+        barrier = coord.double_barrier("work", 1)
+        for number, actor in enumerate(crew, 1):
+            assert actor.begin(lambda: barrier.enter(PATIENCE_S)).told() is True
+            assert waiting(coord, namespace) == number
+
+        assert [actor.begin(lambda: barrier.leave(PATIENCE_S)).told() for actor in crew] == [True] * 3
+        assert waiting(coord, namespace) == 0
+
     def test_order_of_calls(self, coord, crew):
         """
         Who is inside cannot enter again, who is not cannot leave.
