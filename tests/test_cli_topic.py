@@ -49,25 +49,27 @@ def start(etcd, namespace, coord) -> Callable[..., subprocess.Popen[bytes]]:
 
 
 @pytest.fixture
-def run(start) -> Callable[..., tuple[int, bytes, bytes]]:
-    """Runs one to its end: its status, what it said, what it complained about."""
+def run(etcd, namespace, coord, capfdbinary) -> Callable[..., tuple[int, bytes, bytes]]:
+    """Runs one to its end, in this process: its status, what it said, what it complained about."""
 
-    def run(*arguments: str, given: bytes = b"") -> tuple[int, bytes, bytes]:
-        process = start(*arguments)
-        said, complained = process.communicate(given, timeout=40)
-        return process.returncode, said, complained
+    def run(*arguments: str) -> tuple[int, bytes, bytes]:
+        url = f"etcd://{etcd.endpoint}/{namespace}"
+        status = main.main(["topic", arguments[0], "--url", url, *arguments[1:]])
+        said, complained = capfdbinary.readouterr()
+        return status, said, complained
 
     return run
 
 
-def test_lines_go_in_and_come_out(run, coord):
+def test_lines_go_in_and_come_out(start, run, coord):
     """
     In order, as bytes; the revision of the last is printed.
     """
     lines = b"".join(b"line %d \xff\n" % number for number in range(1000))
 
-    status, said, _ = run("pub", "--retain", "all", "log", given=lines + b"no newline")
-    assert status == 0
+    process = start("pub", "--retain", "all", "log")
+    said, _ = process.communicate(lines + b"no newline", timeout=40)
+    assert process.returncode == 0
     assert int(said) <= coord.kv.txn().commit().revision
 
     assert run("sub", "log", "--from", "all", "--count", "1001") == (0, lines + b"no newline\n", b"")
