@@ -133,6 +133,21 @@ class TestStart:
             EtcdCluster(3, etcd_binary).members[0].start()
 
 
+class TestEndpoints:
+    def test_who_knows_of_one_member_can_ask_for_the_others(self, cluster, only):
+        """
+        Then the one that it knew may go.
+        """
+        known = cluster.members[0]
+        coord = only(known)
+
+        endpoints = coord.client.refresh_endpoints()
+        known.kill()
+
+        assert {*endpoints} == {*cluster.endpoints}
+        assert coord.kv.get("/nothing", timeout=30) is None
+
+
 class TestFaults:
     def test_when_the_leader_is_killed_another_one_leads(self, cluster, namespace):
         """
