@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
 import pytest
 from contract.players import wait_until
 
@@ -540,10 +541,11 @@ class TestLock:
         """
         import etcd3.exceptions
 
-        with coordkit.connect(server.url, timeout=0.5) as coordinator:
+        with coordkit.connect(server.url) as coordinator:
             mine = coordinator.etcd.lock("a", ttl=30)
             mine.acquire()
             mine.release()
+            coordinator.client.options = attrs.evolve(coordinator.client.options, timeout_s=0.5)
             server.kill()
 
             with pytest.raises(etcd3.exceptions.ConnectionFailedError):

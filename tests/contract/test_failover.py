@@ -70,8 +70,8 @@ class TestAMemberThatKeepsARequest:
 
     @pytest.fixture
     def meddler(self, monkeypatch) -> Iterator[Meddler]:
-        monkeypatch.setattr(clients, "PATIENCE_S", 0.2)
         meddler = Meddler.installed(monkeypatch)
+        monkeypatch.setattr(clients, "PATIENCE_S", 0.2)
         yield meddler
         meddler.end()
 

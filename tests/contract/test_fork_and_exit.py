@@ -14,18 +14,20 @@ from collections.abc import Callable, Iterator
 import pytest
 from contract.players import wait_until
 
+from coordkit import coordinator
 from coordkit.testing import LocalEtcd
 
 LONG_S = 60
 SHORT_S = 2
-EXIT_S = 20  # what an exit may take on a busy machine; a hang takes for ever
+EXIT_S = 50  # what a program may take on a busy machine; a hang takes for ever
+GOODBYE_S = 15  # so long it may take to give back what it has, where that is not what is tested
 
 BEGIN = """
     import os, signal, sys, threading
     import coordkit
-    from coordkit import errors
+    from coordkit import coordinator, errors
 
-    url, ttl = sys.argv[1], int(sys.argv[2])
+    url, ttl, coordinator.EXIT_S = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 
     def outcome(action):
         try:
@@ -39,9 +41,11 @@ BEGIN = """
 def run(child, etcd, namespace: str) -> Callable[..., subprocess.Popen[str]]:
     """`run(source, ttl)` starts a program that may use BEGIN's names."""
 
-    def run(source: str, ttl: int = LONG_S, endpoint: str = etcd.endpoint) -> subprocess.Popen[str]:
+    def run(
+        source: str, ttl: int = LONG_S, endpoint: str = etcd.endpoint, goodbye_s: float = GOODBYE_S
+    ) -> subprocess.Popen[str]:
         program = textwrap.dedent(BEGIN) + textwrap.dedent(source)
-        return child(program, f"etcd://{endpoint}/{namespace}", str(ttl))
+        return child(program, f"etcd://{endpoint}/{namespace}", str(ttl), str(goodbye_s))
 
     return run
 
@@ -137,7 +141,7 @@ class TestFork:
         for round_ in range(20):
             pid = os.fork()
             if pid == 0:
-                signal.alarm(10)
+                signal.alarm(30)
                 assert session.state.name == "LOST"
                 assert outcome(coord.close) == "None"
                 assert outcome(lambda: coord.lock("a").acquire(blocking=False)) == "Closed"
@@ -170,7 +174,7 @@ class TestFork:
             each.acquire()
         pid = os.fork()
         if pid == 0:
-            signal.alarm(10)
+            signal.alarm(30)
             os._exit(0 if all(event.is_set() for event in events) else 1)
         for each in inner:
             each.release()
@@ -359,7 +363,9 @@ class TestExit:
             LocalEtcd(etcd_binary, arguments=quick) as mute,
             LocalEtcd(etcd_binary, arguments=quick) as gone,
         ):
-            processes = [run(source, endpoint=server.endpoint) for server in (mute, gone)]
+            processes = [
+                run(source, endpoint=server.endpoint, goodbye_s=coordinator.EXIT_S) for server in (mute, gone)
+            ]
             for process in processes:
                 assert process.stdout.readline() == "ready\n"
             mute.pause()
@@ -370,7 +376,7 @@ class TestExit:
                 process.stdin.flush()
 
             for process in processes:
-                assert process.wait(EXIT_S) == 0
+                assert process.wait(20) == 0
 
     def test_its_own_exit_functions_may_still_use_it(self, run, left, coord):
         """
