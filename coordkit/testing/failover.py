@@ -115,7 +115,11 @@ class Drill:
     def __enter__(self) -> Drill:
         for thread in self._crew:
             thread.start()
-        self._await_grants()
+        try:
+            self._await_grants()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(

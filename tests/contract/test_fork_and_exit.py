@@ -12,13 +12,13 @@ import textwrap
 from collections.abc import Callable, Iterator
 
 import pytest
-from contract.players import wait_until
 
 from coordkit import coordinator
+from coordkit.deadline import Deadline
+from coordkit.etcd import lease as leases
 from coordkit.testing import LocalEtcd
 
 LONG_S = 60
-SHORT_S = 2
 EXIT_S = 50  # what a program may take on a busy machine; a hang takes for ever
 GOODBYE_S = 15  # so long it may take to give back what it has, where that is not what is tested
 
@@ -305,13 +305,15 @@ class TestExit:
             "threading.Thread(target=work, daemon=True).start(); assert inside.wait(10)",
             "_thread.start_new_thread(work, ()); assert inside.wait(10)",  # under gevent a raw greenlet
         ]
-        processes = [run(textwrap.dedent(source) + ending, SHORT_S) for ending in endings]
+        processes = [run(textwrap.dedent(source) + ending) for ending in endings]
 
         for process, ending in zip(processes, endings, strict=True):
             (key,) = output(process)
-            assert coord.kv.get(key) is not None, ending
+            stays = coord.kv.get(key)
+            assert stays is not None and stays.lease, ending
             assert process.returncode == (-signal.SIGKILL if "SIGKILL" in ending else 0), ending
-        wait_until(lambda: left() == [])
+            leases.revoke(coord.client, stays.lease, Deadline.after(10))  # what etcd does when its time is up
+        assert left() == []
 
     def test_threads_that_wait_do_not_keep_it(self, run, left):
         """
