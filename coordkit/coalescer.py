@@ -21,8 +21,9 @@ import threading
 import time
 import typing
 
-from coordkit import errors, forks, worker
+from coordkit import errors, worker
 from coordkit.deadline import Deadline
+from coordkit.wire import channel as channels
 
 MOST_WEIGHT = 100
 MOST_BYTES = 2**20
@@ -43,7 +44,7 @@ class Entry(typing.Generic[T, R]):
         self.done = False
         self._result: R | None = None
         self._error: BaseException | None = None
-        self._event: threading.Event | None = None  # made by who waits
+        self._waiter = channels.Waiter()
 
     def succeed(self, result: R) -> None:
         """This is what came of it."""
@@ -58,18 +59,16 @@ class Entry(typing.Generic[T, R]):
 
     def _end(self) -> None:
         self.done = True
-        if self._event is not None:
-            self._event.set()
+        self._waiter.wake()
 
     def arm(self) -> None:
         """Somebody will wait: from here on no end is missed."""
-        self._event = forks.event()
+        self._waiter.arm()
 
     def wait(self) -> bool:
         """Until it is done, or its time is up; returns whether it is done."""
-        assert self._event is not None
         while not self.done and not self.deadline.expired:
-            self._event.wait(self.deadline.wait_s())
+            self._waiter.park(self.deadline.wait_s())
         return self.done
 
     def outcome(self) -> R:
@@ -103,7 +102,8 @@ class Coalescer(typing.Generic[T, R]):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._courier = worker.Worker(f"coordkit-{name}")
-        self._news = threading.Event()  # something waits for the courier
+        self._news = threading.Event()  # something waits for the courier, which has nothing to do
+        self._idle = False  # the courier leads, and has nothing to do
         # Who sends: None (nobody), the entry of a caller that leads, or the courier itself.
         self._leader: object = None
         self._waiting: collections.deque[Entry[T, R]] = collections.deque()
@@ -143,7 +143,9 @@ class Coalescer(typing.Generic[T, R]):
                 return True
             entry.arm()
             self._waiting.append(entry)
-            self._news.set()
+            if self._idle:
+                self._idle = False
+                self._news.set()
             return False
 
     def _step_down(self, entry: object) -> None:
@@ -182,6 +184,7 @@ class Coalescer(typing.Generic[T, R]):
                 continue
             self._news.wait(LINGER_S)
             with self._lock:
+                self._idle = False
                 if not self._waiting:
                     self._leader = None
                     return
@@ -191,7 +194,9 @@ class Coalescer(typing.Generic[T, R]):
         batch: list[Entry[T, R]] = []
         weight = size_bytes = 0
         with self._lock:
-            self._news.clear()
+            if not self._waiting:
+                self._news.clear()
+                self._idle = True
             while self._waiting:
                 entry = self._waiting[0]
                 weight += entry.weight

@@ -111,7 +111,7 @@ def test_four_processes_that_put_and_take_some_of_them_killed(child, tmp_path, e
     The server is started anew, too: nothing is lost, nothing comes that nobody put, twice only what says so.
     """
     with LocalEtcd(etcd_binary, arguments=("--heartbeat-interval=10", "--election-timeout=100")) as server:
-        crowd = Crowd(child, f"{server.url}?ttl=2", tmp_path, seed="queue")
+        crowd = Crowd(child, f"{server.url}?ttl=2", tmp_path, threads=2, seed="queue")
         for _ in range(4):
             crowd.hire(MEMBER.format(role="both"))
         for step in range(4):

@@ -35,7 +35,7 @@ LARGEST_VALUE_BYTES = 3 * 2**19 - 2**13
 _OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Parcel:
     """An item before it has an id."""
 
@@ -45,13 +45,7 @@ class Parcel:
     dedup: str | None = None  # as it stands in keys
 
 
-@attrs.frozen
-class Labelled:
-    """An item that is about to be put."""
-
-    parcel: Parcel
-    id: str
-
+Labelled = tuple[Parcel, str]  # and its id
 
 Entry = coalescer.Entry[typing.Sequence[Parcel], "list[str]"]
 
@@ -101,7 +95,7 @@ class Producer:
 
     def _label(self, parcel: Parcel) -> Labelled:
         self._number += 1
-        return Labelled(parcel, names.item_id(parcel.priority, self._stamp, self._name, self._number))
+        return parcel, names.item_id(parcel.priority, self._stamp, self._name, self._number)
 
     def _refresh(self, deadline: Deadline) -> None:
         """A stamp that is not too old: else what others have put since would be overtaken."""
@@ -134,7 +128,7 @@ class Producer:
             except _OUTAGE as error:
                 if error.outcome is errors.Outcome.NONE or deadline.expired:
                     raise
-                for entry in {entry for entry, each in wanted if each.parcel.dedup is None}:
+                for entry in {entry for entry, (parcel, _) in wanted if parcel.dedup is None}:
                     entry.fail(error)
                 if all(entry.done for entry, _ in wanted):
                     raise
@@ -143,10 +137,9 @@ class Producer:
         return [self._id(result, index, each) for index, (_, each) in enumerate(wanted)]
 
     def _op(self, each: Labelled, deadline: Deadline) -> kv.Op:
-        layout, parcel = self._layout, each.parcel
-        key = layout.item(each.id)
-        if parcel.due_ms is not None:
-            key = layout.delayed_item(parcel.due_ms, each.id)
+        layout = self._layout
+        parcel, id_ = each
+        key = layout.item(id_) if parcel.due_ms is None else layout.delayed_item(parcel.due_ms, id_)
         put = kv.put(key, parcel.value)
         if parcel.dedup is None:
             return put
@@ -154,18 +147,19 @@ class Producer:
         dedup = layout.dedup + parcel.dedup.encode()
         return kv.nested(
             [kv.create(dedup) == 0],
-            [kv.put(dedup, each.id, lease=self._retention_lease(deadline)), put],
+            [kv.put(dedup, id_, lease=self._retention_lease(deadline)), put],
             [kv.get(dedup)],
         )
 
     def _id(self, result: kv.TxnResult, index: int, each: Labelled) -> str:
-        if each.parcel.dedup is None:
-            return each.id
+        parcel, id_ = each
+        if parcel.dedup is None:
+            return id_
         inner = result.inner(index)
         if inner.succeeded:
-            return each.id
+            return id_
         first = inner.found(0).first
-        return first.value.decode(errors="replace") if first is not None else each.id
+        return first.value.decode(errors="replace") if first is not None else id_
 
     def _retention_lease(self, deadline: Deadline) -> int:
         """A lease that lasts for the window at least; a new one when a fifth of it is over."""
@@ -184,8 +178,8 @@ def _rounds(items: list[tuple[Entry, Labelled]]) -> typing.Iterator[list[tuple[E
     part: list[tuple[Entry, Labelled]] = []
     seen: set[str] = set()
     for entry, each in items:
-        dedup = each.parcel.dedup
-        if dedup in seen:
+        dedup = each[0].dedup
+        if dedup is not None and dedup in seen:
             yield part
             part, seen = [], set()
         part.append((entry, each))

@@ -100,8 +100,8 @@ class Queue:
 
         Cost: 1 commit, shared with the puts that come meanwhile.
         """
-        parcel = terms.parcel(self._terms.codec, value, priority, delay, dedup_id)
-        return self._put([parcel], Deadline.after(timeout), block)[0]
+        packing = terms.Packing.of(self._terms.codec, priority, delay)
+        return self._put([packing.pack(value, dedup_id)], Deadline.after(timeout), block)[0]
 
     def put_nowait(self, value: typing.Any, **options: typing.Any) -> str:
         """The same, and QueueFull at once where there is no room."""
@@ -136,8 +136,8 @@ class Queue:
         Cost: 1 commit for up to 100 items.
         """
         deadline = Deadline.after(timeout)
-        pairs = zip(values, itertools.repeat(None) if dedup_ids is None else dedup_ids, strict=False)
-        parcels = (terms.parcel(self._terms.codec, each, priority, delay, dedup) for each, dedup in pairs)
+        packing = terms.Packing.of(self._terms.codec, priority, delay)
+        parcels = map(packing.pack, values, itertools.repeat(None) if dedup_ids is None else dedup_ids)
         ids: list[str] = []
         try:
             for batch in _batches(parcels):

@@ -74,22 +74,33 @@ def seconds(number: float, what: str) -> float:
     return number
 
 
-def parcel(
-    codec: codecs.Codec, value: typing.Any, priority: int, delay: float, dedup_id: str | None
-) -> producer.Parcel:
-    """An item to be put, checked before anything is sent.
+@attrs.frozen
+class Packing:
+    """How the items of one call are put, checked before anything is sent."""
 
-    Raises:
-        InvalidValue, InvalidName, TooLarge
-    """
-    stored = codec.encode(value)
-    if len(stored) > producer.LARGEST_VALUE_BYTES:
-        raise errors.TooLarge(
-            f"an item of {len(stored)} bytes is larger than {producer.LARGEST_VALUE_BYTES}; nothing was put"
-        )
-    return producer.Parcel(
-        stored,
-        whole(priority, "priority", 0, names.LARGEST_PRIORITY),
-        upkeep.due_in(delay),
-        None if dedup_id is None else keys.segment(dedup_id, "dedup_id"),
-    )
+    codec: codecs.Codec
+    priority: int
+    due_ms: int | None
+
+    @classmethod
+    def of(cls, codec: codecs.Codec, priority: int, delay: float) -> Packing:
+        """Checked, from what a user wrote.
+
+        Raises:
+            InvalidValue
+        """
+        return cls(codec, whole(priority, "priority", 0, names.LARGEST_PRIORITY), upkeep.due_in(delay))
+
+    def pack(self, value: typing.Any, dedup_id: str | None) -> producer.Parcel:
+        """One item.
+
+        Raises:
+            InvalidValue, InvalidName, TooLarge
+        """
+        stored = self.codec.encode(value)
+        if len(stored) > producer.LARGEST_VALUE_BYTES:
+            raise errors.TooLarge(
+                f"an item of {len(stored)} bytes is larger than {producer.LARGEST_VALUE_BYTES}: not put"
+            )
+        dedup = None if dedup_id is None else keys.segment(dedup_id, "dedup_id")
+        return producer.Parcel(stored, self.priority, self.due_ms, dedup)
