@@ -11,6 +11,9 @@ from contract.players import expire, wait_until
 from contract.queueing import Call, drain, stored, take
 
 from coordkit import codecs, errors, kv
+from coordkit.recipes.queue.arrivals import Arrivals
+
+SOON_S = 7.0  # less than the TTL, once in which an idle consumer looks whatever it was told
 
 
 @pytest.fixture
@@ -170,16 +173,31 @@ class TestTaking:
         While it waits it asks nothing.
         """
         call = Call(jobs.get, timeout=15)
-        wait_until(lambda: jobs._site.arrivals.since is not None)
-        wait_until(lambda: settled(coord))
+        wait_until(lambda: asleep(jobs))
         before = coord.statistics().calls
 
         threading.Event().wait(0.3)
         idle = coord.statistics().calls - before
         other.queue("jobs").put(b"x")
 
-        assert call.end() == b"x"
+        assert call.end(SOON_S) == b"x"
         assert idle == 0
+
+    def test_what_came_while_the_watch_was_opened_is_seen(self, jobs, other, monkeypatch):
+        """
+        After the look, before the watch stood: told by nobody, and found by one more look.
+        """
+        theirs = other.queue("jobs")
+        real = Arrivals._open
+
+        def put_first(arrivals):
+            if arrivals._feed is None:
+                theirs.put(b"x")
+            real(arrivals)
+
+        monkeypatch.setattr(Arrivals, "_open", put_first)
+
+        assert Call(jobs.get, timeout=15).end(SOON_S) == b"x"
 
     def test_a_consumer_that_waits_is_woken_by_a_nack_and_not_by_an_ack(self, coord, jobs, other):
         """
@@ -189,8 +207,7 @@ class TestTaking:
         theirs.put_many([b"a", b"b"])
         acked, nacked = theirs.claim_many(2)
         call = Call(jobs.claim, timeout=15)
-        wait_until(lambda: jobs._site.arrivals.since is not None)
-        wait_until(lambda: settled(coord))
+        wait_until(lambda: asleep(jobs))
         before = coord.statistics().calls
 
         acked.ack()
@@ -199,7 +216,7 @@ class TestTaking:
         asked = coord.statistics().calls - before
         nacked.nack()
 
-        job = call.end()
+        job = call.end(SOON_S)
         assert asked == 0
         assert (job.value, job.attempt) == (b"b", 2)
         job.ack()
@@ -268,13 +285,10 @@ class TestTaking:
         assert theirs.ack_many(held) == []
 
 
-CALLS = [0]
-
-
-def settled(coord):
-    """Whether no call was made since the last look."""
-    before, CALLS[0] = CALLS[0], coord.statistics().calls
-    return before == CALLS[0]
+def asleep(queue):
+    """Whether a waiting consumer has seen everything, and now listens."""
+    arrivals = queue._site.arrivals
+    return arrivals.since is not None and arrivals.known >= arrivals.since
 
 
 class TestEnds:

@@ -88,6 +88,27 @@ class TestDelays:
         assert sorted(int(value) for call in calls for value in call.end()) == list(range(70))
         assert stored(jobs) == {}
 
+    def test_one_that_another_has_moved_and_worked_off_does_not_come_again(self, jobs, other, monkeypatch):
+        """
+        A consumer that was slow between its look and its move finds that it is done.
+        """
+        theirs = other.queue("jobs")
+        jobs.put(b"x", delay=0.05)
+        real = upkeep._move
+        values = []
+
+        def move(*arguments):
+            monkeypatch.setattr(upkeep, "_move", real)
+            values.append(theirs.get(timeout=10))
+            return real(*arguments)
+
+        monkeypatch.setattr(upkeep, "_move", move)
+
+        with pytest.raises(standard.Empty):
+            jobs.get(timeout=1)
+        assert values == [b"x"]
+        assert stored(jobs) == {}
+
 
 class TestRetries:
     def test_an_item_that_is_given_back_too_often_is_a_dead_letter(self, jobs):

@@ -111,7 +111,7 @@ def test_four_processes_that_put_and_take_some_of_them_killed(child, tmp_path, e
     The server is started anew, too: nothing is lost, nothing comes that nobody put, twice only what says so.
     """
     with LocalEtcd(etcd_binary, arguments=("--heartbeat-interval=10", "--election-timeout=100")) as server:
-        crowd = Crowd(child, f"{server.url}?ttl=2", tmp_path, threads=2, seed="queue")
+        crowd = Crowd(child, f"{server.url}?ttl=2&timeout=15", tmp_path, threads=2, seed="queue")
         for _ in range(4):
             crowd.hire(MEMBER.format(role="both"))
         for step in range(4):
@@ -144,7 +144,8 @@ def test_eight_producers_and_eight_consumers_with_twenty_kills(child, tmp_path, 
         crowds = []
         for folder in folders:
             folder.mkdir()
-            crowds.append(Crowd(child, f"{server.url}?ttl=5", folder, threads=1, seed=str(os.getpid())))
+            url = f"{server.url}?ttl=5&timeout=30"
+            crowds.append(Crowd(child, url, folder, threads=1, seed=str(os.getpid())))
             for _ in range(8):
                 crowds[-1].hire(MEMBER.format(role=folder.name))
         wanted = int(os.environ.get("COORDKIT_SOAK_ITEMS", "20000"))

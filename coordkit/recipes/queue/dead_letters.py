@@ -70,11 +70,7 @@ class DeadLetters:
         key = self._key(id_)
         done = self._commit(
             [kv.mod(key) == letter.revision, kv.create(self._layout.item(id_)) == 0],
-            [
-                kv.put(self._layout.item(id_), letter.stored),
-                kv.delete(self._layout.attempt(id_)),
-                kv.delete(key),
-            ],
+            [kv.put(self._layout.item(id_), letter.stored), kv.delete(key)],
         )
         return done.succeeded
 
