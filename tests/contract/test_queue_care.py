@@ -104,9 +104,11 @@ class TestDelays:
 
         monkeypatch.setattr(upkeep, "_move", move)
 
-        with pytest.raises(standard.Empty):
-            jobs.get(timeout=1)
-        assert values == [b"x"]
+        call = Call(jobs.get, timeout=30)
+        wait_until(lambda: values == [b"x"])
+        jobs.put(b"behind it")
+
+        assert call.end() == b"behind it"
         assert stored(jobs) == {}
 
 

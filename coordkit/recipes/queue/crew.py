@@ -12,12 +12,14 @@ import threading
 import types
 import typing
 
-from coordkit import errors
+from coordkit import errors, forks
 from coordkit.deadline import NEVER, Deadline
 from coordkit.recipes.queue.fetcher import Request
 from coordkit.recipes.queue.job import Job
 
 _log = logging.getLogger("coordkit")
+
+RETRY_S = 1.0  # after a refusal, as when etcd has no space
 
 Work = typing.Callable[[Job], object]
 Claim = typing.Callable[[Deadline, typing.Callable[[Request], None]], Job]
@@ -31,6 +33,7 @@ class Crew:
         self._work = work
         self._retry_delay_s = retry_delay_s
         self._stopping = False
+        self._stopped = forks.event()
         self._requests: dict[int, Request] = {}  # what each worker waits for
         self._error: BaseException | None = None
         #: How many jobs were acked, and how many failed.
@@ -66,6 +69,7 @@ class Crew:
     def stop(self) -> None:
         """Claim no more.  Returns at once; `wait` waits for what is claimed."""
         self._stopping = True
+        self._stopped.set()
         for request in list(self._requests.values()):
             request.end()
 
@@ -114,10 +118,14 @@ class Crew:
                 job = self._claim(NEVER, begun)
             except queue.Empty:
                 continue  # told to stop
-            except errors.CoordError as error:
+            except (errors.UsageError, errors.SessionLost) as error:
                 self._error = error
                 self.stop()
                 return
+            except errors.CoordError as error:
+                _log.warning("nothing can be claimed, it is tried again: %s", error)
+                self._stopped.wait(RETRY_S)
+                continue
             self._work_off(job)
 
     def _work_off(self, job: Job) -> None:

@@ -93,11 +93,11 @@ class Desk:
         return self._end([End(delivery, self.deletes(delivery)) for delivery in deliveries])
 
     def give_back(self, delivery: Delivery) -> None:
-        """Let anybody claim it again.  One that nobody was handed was not delivered, either."""
+        """Let anybody claim it again."""
         self._end_one(End(delivery, (kv.delete(self.layout.claim(delivery.id)),), takes_item=False))
 
     def undo(self, delivery: Delivery) -> None:
-        """Give back what nobody was handed: it was not delivered."""
+        """Give back what nobody was handed: it counts as not delivered."""
         ops = [kv.delete(self.layout.claim(delivery.id))]
         if delivery.attempt == 1:
             ops.append(kv.delete(self.layout.attempt(delivery.id)))
@@ -126,6 +126,7 @@ class Desk:
     def forget(self, delivery: Delivery) -> None:
         """It is out no more."""
         self.out.pop(delivery.id, None)
+        self.session.unhold(delivery)
 
     # How.
 
@@ -163,6 +164,8 @@ class Desk:
             try:
                 result = self.session.client.txn(request, limit)
             except errors.QuotaExceeded:
+                if len(batch) > 1:
+                    raise  # each on its own: some may need space
                 losses = [self._end_when_full(end, limit) for end in ends]
                 break
             except _OUTAGE as error:
@@ -197,13 +200,19 @@ class Desk:
         """Out of space, some servers refuse transactions, not plain deletes.
 
         The claim is compared by a read: should it be lost between the two, the item's work is done all the
-        same, and another consumer does it once more, as it may.
+        same, and another consumer does it once more, as it may.  And what was refused may have been applied.
         """
         client = self.session.client
         if end.size_bytes:
             raise errors.QuotaExceeded(f"{self.title}: the server has no space to move an item")
         raw, layout, id_ = client.kv, self.layout, end.delivery.id
         claim = raw.get(layout.claim(id_), limit.remaining())
+        if (
+            claim is None
+            and self.session.alive
+            and (not end.takes_item or raw.get(layout.item(id_), limit.remaining()) is None)
+        ):
+            return None  # the refused transaction did it
         if claim is None or claim.create_revision != end.delivery.revision:
             return self.lost(end.delivery, "it was gone")
         if end.takes_item:
@@ -258,12 +267,14 @@ class Desk:
         self.session.defer(job)
 
 
-_DESKS: weakref.WeakKeyDictionary[Session, dict[bytes, Desk]] = weakref.WeakKeyDictionary()
+_DESKS: weakref.WeakKeyDictionary[Session, weakref.WeakValueDictionary[bytes, Desk]] = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def desk_at(session: Session, layout: names.Layout, title: str) -> Desk:
     """The desk of a queue in a session: one for all who use it."""
     desks = _DESKS.get(session)
     if desks is None:
-        desks = _DESKS.setdefault(session, {})
+        desks = _DESKS.setdefault(session, weakref.WeakValueDictionary())
     return desks.get(layout.prefix) or desks.setdefault(layout.prefix, Desk(session, layout, title))

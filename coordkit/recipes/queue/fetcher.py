@@ -13,7 +13,6 @@ transaction.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import random
@@ -37,8 +36,6 @@ SMALL_BYTES, LARGE_BYTES = 2**20, 2**22  # of a reply: below, more items may com
 LINGER_S = 1.0  # how long the thread outlives its last caller
 LONGEST_PAUSE_S = 1.0
 _OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
-
-_log = logging.getLogger("coordkit")
 
 
 class Request:
@@ -77,7 +74,8 @@ class Fetcher:
         self._lock = threading.Lock()
         self._requests: list[Request] = []
         self._news = forks.event()
-        self._running = False
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
         self._most = FIRST_MOST
         self._step = 0  # how many free places may be left to others
         self._first = ""  # the id at which claims begin to matter, as far as is known
@@ -121,17 +119,20 @@ class Fetcher:
         self._news.set()
 
     def _enter(self, request: Request) -> None:
+        site = self._site.itself()  # the thread keeps it alive
         with self._lock:
             self._requests.append(request)
-            starts, self._running = not self._running, True
-        if starts:
-            # It keeps the site alive as long as it runs.
-            site = self._site.itself()
-            threading.Thread(
-                target=self._run, args=(site,), name=f"coordkit-{site.title}", daemon=True
-            ).start()
-        else:
-            self._news.set()
+            thread = self._thread
+            if thread is None:
+                name = f"coordkit-{site.title}"
+                thread = self._thread = threading.Thread(
+                    target=self._run, args=(site,), name=name, daemon=True
+                )
+        with self._starting:
+            # Not only by who made it: an interruption may have come in between.
+            if thread.ident is None:
+                thread.start()
+        self._news.set()
 
     def _leave(self, request: Request) -> None:
         """It wants nothing more."""
@@ -150,7 +151,7 @@ class Fetcher:
                 self._news.clear()
                 with self._lock:
                     if not self._requests:
-                        self._running = False
+                        self._thread = None
                         return
             try:
                 self._round(site)
@@ -197,8 +198,11 @@ class Fetcher:
         upkeep.return_orphans(desk, found.claims)
         ack_wait_s = min((each.ack_wait_s for each in requests), default=math.inf)
         self._stuck.look(desk, found.claims, ack_wait_s)
-        if found.due_ms is not None and upkeep.is_due(found.due_ms):
-            upkeep.promote(site.link, desk.layout)
+        if (
+            found.due_ms is not None
+            and upkeep.is_due(found.due_ms)
+            and upkeep.promote(site.link, desk.layout)
+        ):
             return
         places = random.randint(0, self._step)
         free = window.skip(found.candidates, wanted, places)
@@ -248,7 +252,8 @@ class Fetcher:
                     continue
                 self._hand(request, got)
                 suspect = any(each.deliveries for each in share)
-                if request.deliveries and (suspect or exhausted or request.want.count == 0):
+                enough = suspect or exhausted or not share or request.want.count == 0
+                if request.deliveries and enough:
                     request.end()
             for delivery in list(left):
                 # Its caller has gone: to another one, as long as it may be delivered beside others.
@@ -297,7 +302,8 @@ class Fetcher:
             # What comes between the look and the watch is told by nobody; so the watch rings when it stands.
             nap_s = float(desk.session.ttl_s)  # old servers lose events
             if found.due_ms is not None:
-                nap_s = min(nap_s, upkeep.seconds_until(found.due_ms))
+                # What is due and could not be moved is tried again, not at once.
+                nap_s = min(nap_s, upkeep.seconds_until(found.due_ms) or 1.0)
             if found.claims:
                 nap_s = min(nap_s, self._stuck.look_again_s)
             self._news.wait(nap_s)

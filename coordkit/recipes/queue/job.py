@@ -46,11 +46,10 @@ class Job:
         self._why = ""
         self._refused = False  # an ack's own conditions failed
         self._lost: threading.Event | None = None
-        self._token = object()  # what the session holds: not this, or it would never be collected
         weak = weakref.WeakMethod(self._on_lost)
         lose = lambda why: (weak() or _nothing)(why)  # noqa: E731 - it must not hold this object
         delivery.on_lost = lose
-        delivery.desk.session.hold(self._token, lose)
+        delivery.desk.session.hold(delivery, lose)  # not this, or it would never be collected
         drop = weakref.finalize(self, delivery.desk.dropped.append, delivery)
         drop.atexit = False
         self._drop = drop
@@ -109,7 +108,7 @@ class Job:
         """
         self._check()
         result = None
-        with self._ending():
+        with _Ending(self):
             if txn is None:
                 (loss,) = self._delivery.desk.ack(self._delivery)
                 if loss is not None:
@@ -139,7 +138,7 @@ class Job:
             self.bury(f"given back at delivery {self.attempt} of {self._most_deliveries}")
             return
         desk, delivery = self._delivery.desk, self._delivery
-        with self._ending():
+        with _Ending(self):
             if due_ms is None:
                 desk.give_back(delivery)
             else:
@@ -156,7 +155,7 @@ class Job:
         Cost: 1 commit.
         """
         self._check()
-        with self._ending():
+        with _Ending(self):
             bury(self._delivery, why)
             self._end()
 
@@ -247,23 +246,17 @@ class Job:
                 raise
             if created is not None:
                 desk.receipts.append(receipt)
-                desk.forget(delivery)
-                return (
-                    None if created.result is None else created.result.inner(1 + len(desk.deletes(delivery)))
-                )
+                done = created.result
+                return None if done is None else done.inner(1 + len(desk.deletes(delivery)))
             # A condition failed: the caller's, or the claim?
             ours = kv.nested([guard], [])
             request = kv.txn_request(when, [ours], [ours])
             request.key = desk.layout.claim(delivery.id)
             found = session.client.txn(request, session.client.deadline(None))
             if not found.inner(0).succeeded:
-                desk.forget(delivery)
                 raise desk.lost(delivery, f"it was gone at revision {found.revision}")
             if not found.succeeded:
                 return found
-
-    def _ending(self) -> _Ending:
-        return _Ending(self)
 
     def _end(self) -> None:
         self._phase = Phase.ENDED
@@ -271,7 +264,7 @@ class Job:
 
     def _let_go(self) -> None:
         self._drop.detach()
-        self._delivery.desk.session.unhold(self._token)
+        self._delivery.desk.forget(self._delivery)
 
     def _on_lost(self, why: str) -> None:
         """Quick: it may run on a reader."""
@@ -286,7 +279,6 @@ class Job:
             raise errors.NotHeld(f"item {self.id} was acked, given back or moved before")
         if self._phase is Phase.LOST:
             self._let_go()
-            self._delivery.desk.forget(self._delivery)
             raise self._delivery.desk.lost(self._delivery, self._why)
 
 

@@ -18,6 +18,7 @@ claim; at any revision an item has one claim at most.
 from __future__ import annotations
 
 import itertools
+import math
 import queue
 import typing
 
@@ -153,7 +154,8 @@ class Queue:
             len(parcels), sum(len(each.value) for each in parcels), deadline if block else Deadline.after(0)
         )
         site.producer.dedup_window_s = self._terms.dedup_window_s
-        return site.producer.put(parcels, deadline.sooner(site.link.client.options.timeout_s))
+        patient = 0 < deadline.remaining() < math.inf
+        return site.producer.put(parcels, deadline if patient else site.link.client.deadline(None))
 
     # Taking.
 

@@ -58,8 +58,11 @@ def due_in(delay_s: float) -> int | None:
     return now_ms() + math.ceil(delay_s * 1000) if delay_s else None
 
 
-def promote(link: Link, layout: names.Layout) -> None:
-    """Move what is due to the items, some of it at a time.  Cost: 1 round trip and 1 commit."""
+def promote(link: Link, layout: names.Layout) -> bool:
+    """Move what is due to the items, some of it at a time; False if there was nothing that could be.
+
+    Cost: 1 round trip and 1 commit.
+    """
     client = link.client
     request = kv.txn_request([], [kv.range(layout.delayed, limit=MOST_PROMOTED)])
     request.key = layout.delayed
@@ -75,29 +78,29 @@ def promote(link: Link, layout: names.Layout) -> None:
             break
         ops.append(_move(each, layout.item(named[1])))
     if not ops:
-        return
+        return False
     try:
         client.txn(kv.txn_request([], ops), client.deadline(None))
     except errors.Rejected:
-        for op in ops:  # two of one name, or one too large: the others go on
-            _try(link, op)
+        # Two of one name, or one too large: the others go on.
+        return sum(_try(link, op) for op in ops) > 0
+    return True
 
 
 def _move(delayed: kv.KeyValue, item: bytes) -> kv.Op:
-    """If it is still there and unchanged: from the delayed ones to the items."""
+    """If it is still there and unchanged: from the delayed ones to the items, unless it is there already."""
     return kv.nested(
-        [kv.mod(delayed.key) == delayed.mod_revision, kv.create(item) == 0],
-        [kv.put(item, delayed.value), kv.delete(delayed.key)],
+        [kv.mod(delayed.key) == delayed.mod_revision],
+        [kv.nested([kv.create(item) == 0], [kv.put(item, delayed.value)]), kv.delete(delayed.key)],
     )
 
 
-def _try(link: Link, op: kv.Op) -> None:
+def _try(link: Link, op: kv.Op) -> bool:
     try:
         link.client.txn(kv.txn_request([], [op]), link.client.deadline(None))
-    except errors.QuotaExceeded:
-        raise  # told to whoever waits: nothing can be promoted
     except errors.Rejected:
-        return
+        return False
+    return True
 
 
 def return_orphans(desk: Desk, claims: typing.Iterable[Claim]) -> None:

@@ -72,7 +72,7 @@ def read_ops(layout: names.Layout, limit: int, first: str, start: bytes = b"") -
         kv.range(layout.items, keys_only=True, limit=limit, start=start),
         kv.range(layout.claims, keys_only=True, limit=limit, start=layout.claim(first) if first else b""),
         kv.range(layout.attempts, keys_only=True, limit=limit, start=layout.attempt(first) if first else b""),
-        kv.range(layout.delayed, keys_only=True, limit=4),  # more than one: there may be foreign keys
+        kv.range(layout.delayed, keys_only=True, limit=16),  # there may be foreign keys
     ]
 
 
