@@ -13,8 +13,6 @@ from contract.queueing import Call, drain, stored, take
 from coordkit import codecs, errors, kv
 from coordkit.recipes.queue.arrivals import Arrivals
 
-SOON_S = 7.0  # less than the TTL, once in which an idle consumer looks whatever it was told
-
 
 @pytest.fixture
 def sweep(coord, namespace):
@@ -32,6 +30,12 @@ def jobs(coord, sweep):
 def other(coord_factory, sweep):
     """Another process, as far as etcd can tell."""
     return coord_factory(ttl=2)
+
+
+@pytest.fixture
+def idler(coord_factory, sweep):
+    """One that does not look for a minute unless it is told: once in a TTL an idle consumer does."""
+    return coord_factory(ttl=60)
 
 
 class TestPutting:
@@ -168,26 +172,27 @@ class TestTaking:
                 call()
         assert jobs.empty()
 
-    def test_a_consumer_that_waits_is_woken_by_a_put(self, coord, jobs, other):
+    def test_a_consumer_that_waits_is_woken_by_a_put(self, idler, other):
         """
         While it waits it asks nothing.
         """
-        call = Call(jobs.get, timeout=15)
+        jobs = idler.queue("jobs")
+        call = Call(jobs.get, timeout=30)
         wait_until(lambda: asleep(jobs))
-        before = coord.statistics().calls
+        before = idler.statistics().calls
 
         threading.Event().wait(0.3)
-        idle = coord.statistics().calls - before
+        idle = idler.statistics().calls - before
         other.queue("jobs").put(b"x")
 
-        assert call.end(SOON_S) == b"x"
+        assert call.end() == b"x"
         assert idle == 0
 
-    def test_what_came_while_the_watch_was_opened_is_seen(self, jobs, other, monkeypatch):
+    def test_what_came_while_the_watch_was_opened_is_seen(self, idler, other, monkeypatch):
         """
         After the look, before the watch stood: told by nobody, and found by one more look.
         """
-        theirs = other.queue("jobs")
+        jobs, theirs = idler.queue("jobs"), other.queue("jobs")
         real = Arrivals._open
 
         def put_first(arrivals):
@@ -197,26 +202,26 @@ class TestTaking:
 
         monkeypatch.setattr(Arrivals, "_open", put_first)
 
-        assert Call(jobs.get, timeout=15).end(SOON_S) == b"x"
+        assert Call(jobs.get, timeout=30).end() == b"x"
 
-    def test_a_consumer_that_waits_is_woken_by_a_nack_and_not_by_an_ack(self, coord, jobs, other):
+    def test_a_consumer_that_waits_is_woken_by_a_nack_and_not_by_an_ack(self, idler, other):
         """
         An ack takes the item with it: nobody need look.
         """
-        theirs = other.queue("jobs")
+        jobs, theirs = idler.queue("jobs"), other.queue("jobs")
         theirs.put_many([b"a", b"b"])
         acked, nacked = theirs.claim_many(2)
-        call = Call(jobs.claim, timeout=15)
+        call = Call(jobs.claim, timeout=30)
         wait_until(lambda: asleep(jobs))
-        before = coord.statistics().calls
+        before = idler.statistics().calls
 
         acked.ack()
         other.kv.get("/")
         threading.Event().wait(0.2)
-        asked = coord.statistics().calls - before
+        asked = idler.statistics().calls - before
         nacked.nack()
 
-        job = call.end(SOON_S)
+        job = call.end()
         assert asked == 0
         assert (job.value, job.attempt) == (b"b", 2)
         job.ack()
