@@ -508,14 +508,19 @@ class TestArchive:
             coord.kv.put(key, b"")
             coord.kv.delete(key)
 
+        late = follower.Follower(watcher, key.encode(), coord.client.seen_revision - 1010)
+        assert follower.catch_up(watcher, late, None, lambda: True, Deadline.after(20))
+        told = len(late.events)
         found = archive.read(reader, watcher, "lock", "hot", Deadline.after(20))
 
+        assert told == 1010
         assert (found.complete, len(found.tenures)) == (True, 505)
 
     def test_time_may_run_out(self, reader, watcher, coord):
         """
         Then nobody says that all was told.
         """
+        coord.session.check()
         late = follower.Follower(watcher, reader.root, coord.client.seen_revision)
 
         assert not follower.catch_up(watcher, late, None, lambda: True, Deadline.after(0.01))
