@@ -87,11 +87,10 @@ class LiveReader:
     def _go_on(self, deadline: Deadline) -> None:
         """Nothing is buffered: look why."""
         tap = self._tap
-        if tap.phase is intake.Phase.CUT:
+        if tap.phase is intake.Phase.CUT:  # to be told: else it was opened again when half was taken
             missed = tap.next_revision
-            tap.open(0 if self._drops else missed)
-            if self._drops:
-                raise gap(self._names, "the subscriber was too slow", missed)
+            tap.open()
+            raise gap(self._names, "the subscriber was too slow", missed)
         elif tap.phase is intake.Phase.GAP:
             resume = tap.compacted + 1
             quiet_until = self._quiet_until(deadline)
