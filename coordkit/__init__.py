@@ -40,12 +40,17 @@ from coordkit.etcd import etcdrpc, kv
 from coordkit.recipes.barrier import Barrier
 from coordkit.recipes.counter import Counter
 from coordkit.recipes.double_barrier import DoubleBarrier
+from coordkit.recipes.cohort import CohortLock
 from coordkit.recipes.election import Candidate, Election, Leadership
 from coordkit.recipes.gate import Gate
 from coordkit.recipes.latch import Latch
 from coordkit.recipes.lock import Lock
+from coordkit.recipes.multilock import MultiLock
 from coordkit.recipes.once import Once
 from coordkit.recipes.queue import Job, Queue
+from coordkit.recipes.rlock import RLock
+from coordkit.recipes.rwlock import RWLock
+from coordkit.recipes.semaphore import Semaphore
 from coordkit.recipes.slots import Slot, SlotState
 from coordkit.recipes.standing import Standing
 from coordkit.recipes.topic import Cursor, Message, Subscription, Topic
@@ -65,6 +70,7 @@ __all__ = [
     "Candidate",
     "ClaimLost",
     "Closed",
+    "CohortLock",
     "CoordError",
     "Coordinator",
     "Counter",
@@ -84,6 +90,7 @@ __all__ = [
     "Lock",
     "LockLost",
     "Message",
+    "MultiLock",
     "NotHeld",
     "Once",
     "Outcome",
@@ -91,7 +98,10 @@ __all__ = [
     "Queue",
     "QueueFull",
     "QuotaExceeded",
+    "RLock",
+    "RWLock",
     "Rejected",
+    "Semaphore",
     "Session",
     "SessionLost",
     "Slot",

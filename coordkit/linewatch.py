@@ -1,36 +1,121 @@
-"""What a line listens to: deletions under its prefix, and the end of single keys."""
+"""What a line listens to: deletions under its prefix, told to its tickets; and the end of single keys."""
 
 from __future__ import annotations
 
 import logging
-import typing
+import threading
+import time
 
+from coordkit import attendant as attendants
 from coordkit import errors
 from coordkit.etcd import watch
+from coordkit.session import Link
+from coordkit.ticket import Phase, Ticket
 from coordkit.wire import channel as channels
+
+LINGER_S = 3.0  # how long the prefix's watch outlives its last waiter
 
 _log = logging.getLogger("coordkit")
 
 
-class Watching(typing.Protocol):
-    """A line, as its watch sees it."""
+class Watched:
+    """A prefix that is watched while somebody waits, and the tickets that are told what was deleted there."""
 
-    prefix: bytes
+    def __init__(self, link: Link, watched: bytes) -> None:
+        self.link = link
+        self.watched = watched
+        self._lock = threading.Lock()
+        self._tickets: dict[bytes, Ticket] = {}  # registered for strikes, by key
+        self._feed: Feed | None = None  # the watch on the prefix
+        #: The revision from which on the watch has told every deletion; None: it does not stand.
+        self._covered_from: int | None = None
+        self._used_at_s = time.monotonic()  # the last departure
+        self._drop_pending = False
+
+    def _register(self, ticket: Ticket) -> bool:
+        """Begin to tell this ticket of deletions.  Before its join is sent: then none is missed.
+
+        Returns whether it is the only one of this process.
+        """
+        with self._lock:
+            alone = not self._tickets
+            self._tickets[ticket.key] = ticket
+            return alone
+
+    def _unregister(self, ticket: Ticket) -> None:
+        with self._lock:
+            self._tickets.pop(ticket.key, None)
+
+    def _open_watch(self) -> None:
+        feed = Feed(self)
+        with self._lock:
+            if self._feed is not None:
+                return
+            self._feed = feed
+        feed.watch = self.link.watcher.watch_prefix(self.watched, feed, filters=(watch.NO_PUTS,))
+
+    def _drop_watch(self) -> None:
+        """End the watch when nobody needed it for a while."""
+        with self._lock:
+            unused_s = time.monotonic() - self._used_at_s
+            if self._tickets or unused_s < LINGER_S:
+                self.link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop_watch))
+                return
+            self._drop_pending = False
+            dropped, self._feed = self._feed, None
+            self._covered_from = None
+        if dropped is not None and dropped.watch is not None:
+            dropped.watch.cancel()
 
     def watch_stands(self, feed: Feed, revision: int) -> None:
-        """From `revision` on every deletion is told."""
+        """The watch tells what comes after `revision`.
+
+        What another one tells, that was dropped or has not begun, says nothing about what this one covers.
+        """
+        with self._lock:
+            if feed is self._feed and self._covered_from is None:
+                self._covered_from = revision
+            self._wake_all()
 
     def strike(self, events: list[watch.Event]) -> None:
-        """Keys were deleted."""
+        """Keys of the line were deleted."""
+        with self._lock:
+            for event in events:
+                for ticket in list(self._tickets.values()):
+                    self._tell(ticket, event)
+
+    def _tell(self, ticket: Ticket, event: watch.Event) -> None:
+        """One deletion to one ticket.  Under the lock."""
+        ticket.strike(event.key, event.mod_revision)
 
     def watch_missed(self, feed: Feed) -> None:
-        """Some may have been, untold."""
+        """Deletions may have been missed: a new watch, and everybody reads again."""
+        with self._lock:
+            if feed is self._feed:
+                self._feed = None
+                self._covered_from = None
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for ticket in self._tickets.values():
+            ticket.waiter.wake()
+
+    def _forget(self, ticket: Ticket) -> None:
+        """Tell the ticket nothing more."""
+        with self._lock:
+            self._tickets.pop(ticket.key, None)
+            ticket.phase = Phase.LEFT
+            ticket.on_gone = None
+            if self._feed is not None and not self._drop_pending:
+                self._drop_pending = True
+                self.link.attendant.after(LINGER_S, attendants.weakly(self._drop_watch))
+            self._used_at_s = time.monotonic()
 
 
 class Feed:
     """One watch on a line's prefix."""
 
-    def __init__(self, line: Watching) -> None:
+    def __init__(self, line: Watched) -> None:
         self._line = line
         self.watch: watch.Watch | None = None
 
@@ -45,7 +130,7 @@ class Feed:
 
     def on_refused(self, error: errors.CoordError) -> None:
         """Without a watch there are only the safety reads."""
-        _log.warning("the line %r cannot be watched: %s", self._line.prefix, error)
+        _log.warning("the line %r cannot be watched: %s", self._line.watched, error)
 
 
 class End:

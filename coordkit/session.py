@@ -33,7 +33,6 @@ from coordkit.etcd import kv, watch
 from coordkit.etcd import lease as leases
 from coordkit.etcd import pulse as pulses
 from coordkit.terms import State, Terms
-from coordkit.wire import channel as channels
 from coordkit.wire import messages
 
 _log = logging.getLogger("coordkit")
@@ -55,6 +54,13 @@ class Link:
         return groups.Group(self.client)
 
 
+class Wakeable(typing.Protocol):
+    """Who waits, or stands for several who do."""
+
+    def wake(self) -> None:
+        """Let it look again.  Quick, and without a lock that somebody may hold while a process forks."""
+
+
 class Session(leased.LeasedKeys):
     """One lease and everything that hangs on it.  Made by `Session.open`."""
 
@@ -71,7 +77,7 @@ class Session(leased.LeasedKeys):
         self._state = State.ACTIVE
         self._reason = ""
         self._watched_from = 0  # 0: the watch does not stand yet
-        self._waiters: dict[channels.Waiter, None] = {}
+        self._waiters: dict[Wakeable, None] = {}
         self._holds: dict[object, _Noted] = {}  # the oldest first
         self._runs_out = False  # closed, but not revoked: another thread is inside a critical section
         self._listeners: list[typing.Callable[[State], None]] = []
@@ -314,14 +320,14 @@ class Session(leased.LeasedKeys):
         oldest_s = next((hold.since_s for hold in self._holds.values()), math.inf)
         self._pulse.stop_at_s = oldest_s + self._terms.max_hold_s
 
-    def enlist(self, waiter: channels.Waiter) -> None:
+    def enlist(self, waiter: Wakeable) -> None:
         """Wake this waiter when the session ends."""
         with self._lock:
             self._waiters[waiter] = None
         if self.is_over:
             waiter.wake()
 
-    def delist(self, waiter: channels.Waiter) -> None:
+    def delist(self, waiter: Wakeable) -> None:
         """The end of `enlist`."""
         with self._lock:
             self._waiters.pop(waiter, None)

@@ -19,7 +19,7 @@ from coordkit.wire import channel as channels
 class Phase(enum.Enum):
     """Where a ticket stands.  Changed under the line's lock."""
 
-    # JOINING: registered; our key may or may not be there, and we know of nobody before us.
+    # JOINING: registered; our key may or may not be there, and what we know of those before us is not enough.
     JOINING = 1
     # WAITING: our key is in line; `ahead` is a superset of those before us that are still there (near),
     # or unknown (far).
@@ -56,24 +56,49 @@ class Ticket:
         self.created_at_once = False
         self.waiter = channels.Waiter()
         self.phase = Phase.JOINING
+        #: It is our turn when fewer than so many are before us.
+        self.places = 1
         #: Older keys that nobody has struck off, with their create revisions; None: too many to know (far).
         self.ahead: dict[bytes, int] | None = {}
-        self.predecessor = b""
+        #: As many of them as there are places, the newest: while all of these are there it is not our turn.
+        self.predecessors: tuple[bytes, ...] = ()
+        #: The snapshot itself showed that it was our turn.
+        self.is_free = False
         self.snapshot_revision = 0
+        #: The last revision at which the number of places was told to have changed.
+        self.resized_revision = 0
         #: Deletions told while a snapshot is on its way, which may be older than they are; None: none is.
         self.struck: dict[bytes, int] | None = {}
         self.cancelled = False
         #: Once it is held: whom to tell of a foreign deletion.
         self.on_gone: typing.Callable[[str], None] | None = None
 
-    def take(self, snapshot: kv.RangeResult, revision: int) -> None:
-        """A snapshot of the line, newest first, that begins with our own key.  Under the line's lock."""
-        before = snapshot.kvs[1:]
+    @property
+    def is_through(self) -> bool:
+        """Whether so few are left of those before us that it may be our turn."""
+        return self.is_free or (self.ahead is not None and len(self.ahead) < self.places)
+
+    def take(
+        self, before: tuple[kv.KeyValue, ...], more: bool, revision: int, count: int | None = None
+    ) -> None:
+        """A snapshot of those before us, the newest first.  Under the line's lock.
+
+        Args:
+            before: Who they are, or the newest of them.
+            more: Whether there are others.
+            revision: When that was so.
+            count: How many they are, where that is known although not all are shown.
+        """
         struck = self.struck or {}
         self.struck = None
         self.snapshot_revision = revision
-        self.predecessor = before[0].key if before else b""
-        if snapshot.more:
+        self.predecessors = tuple(other.key for other in before[: self.places])
+        if count is None and not more:
+            count = len(before)
+        self.is_free = count is not None and count < self.places
+        if not self.is_free and (self.resized_revision > revision or (more and len(before) < self.places)):
+            self.phase = Phase.JOINING  # the number of places changed, or it is more than this window shows
+        if more:
             self.ahead = None  # a window is not the line
             return
         self.ahead = {
@@ -82,6 +107,13 @@ class Ticket:
             # Names come back: only a deletion that is younger than this very key strikes it.
             if struck.get(other.key, 0) < other.create_revision
         }
+
+    def resized(self, revision: int) -> None:
+        """The number of places has changed: what the snapshot showed must be read again.  Under the lock."""
+        self.resized_revision = max(self.resized_revision, revision)
+        if self.phase is Phase.WAITING and self.snapshot_revision < revision:
+            self.phase = Phase.JOINING
+            self.waiter.wake()
 
     def created(self, created: Created) -> None:
         """The reply to the join came.  Under the line's lock."""
@@ -104,7 +136,7 @@ class Ticket:
         if self.ahead and self.ahead.get(key, revision) < revision:
             # Younger than the key that we know: not an old event told again, nor an older key of that name.
             del self.ahead[key]
-            if not self.ahead:
+            if len(self.ahead) < self.places:
                 self.waiter.wake()
 
 

@@ -13,19 +13,21 @@ Near the front (everybody before me is known) a ticket strikes off what the proc
 reports, and reads nothing.  Far back it watches its predecessor alone.  So a release wakes at most
 `WINDOW` waiters, however long the line is.
 
+This is the exclusive line: it is my turn when nobody is before me.  Readers, writers and permits have rules
+of their own (`sharedline.py`); what may grant is the same for all.
+
 Source: Hunt et al., ZooKeeper (USENIX ATC 2010), section 2.4; etcd's client/v3/concurrency/key.go.
 Cost: join 1 commit; a hand-over 1 event; leave and release 1 commit.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 import typing
 import weakref
 
-from coordkit import attendant as attendants
+import attrs
+
 from coordkit import errors, keys, linewatch
 from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
@@ -34,29 +36,46 @@ from coordkit.session import Link, Session
 from coordkit.ticket import Contender, Phase, Ticket, contender, describe
 
 WINDOW = 16  # how many before me are watched one by one
-LINGER_S = 3.0  # how long the prefix's watch outlives its last waiter
 RETRY_S = 0.2
-
-_log = logging.getLogger("coordkit")
 
 T = typing.TypeVar("T")
 
 
-class Line:
+@attrs.frozen
+class Snapshot:
+    """A line at one revision, as one ticket sees it."""
+
+    revision: int
+    shows_us: bool
+    #: Who is before us, the newest first; `more`: not all of them.
+    before: tuple[kv.KeyValue, ...]
+    more: bool
+    #: How many may hold at once; None: as before.
+    places: int | None = None
+
+
+class Line(linewatch.Watched):
     """A prefix, as one process sees it: its local tickets, and the watch that they share."""
 
+    #: Below the prefix: where our keys are, where those are that can be before us, and what is watched.
+    OWN: typing.ClassVar[bytes] = b""
+    BEFORE: typing.ClassVar[bytes] = b""
+    WATCHED: typing.ClassVar[bytes] = b""
+    #: Whether it is the turn of the oldest key of all, and of no other.
+    EXCLUSIVE: typing.ClassVar[bool] = True
+
     def __init__(self, link: Link, prefix: bytes) -> None:
-        self.link = link
+        super().__init__(link, prefix + self.WATCHED)
         self.prefix = prefix
-        self._newest = kv.range(prefix, keys_only=True, newest_first=True, limit=WINDOW + 1)
+        self.ours = prefix + self.OWN
+        self.before = prefix + self.BEFORE
+        #: Whether our own keys are among those that can be before others of ours: then each read shows our
+        #: key too, and the watch tells of its end, in order with theirs.
+        self._told_of_us = self.ours.startswith(self.before)
+        self._everybody = prefix
+        self._newest = kv.range(self.before, keys_only=True, newest_first=True, limit=WINDOW + 1)
         self._oldest = kv.range(prefix, keys_only=True, oldest_first=True, limit=1)
-        self._lock = threading.Lock()
-        self._tickets: dict[bytes, Ticket] = {}  # registered for strikes, by key
-        self._feed: linewatch.Feed | None = None  # the watch on the prefix
-        #: The revision from which on the watch has told every deletion; None: it does not stand.
-        self._covered_from: int | None = None
-        self._read_at_s = self._used_at_s = time.monotonic()  # the last safety read; the last departure
-        self._drop_pending = False
+        self._read_at_s = time.monotonic()  # the last safety read
 
     # Joining.
 
@@ -73,25 +92,30 @@ class Line:
 
         Cost: 1 commit.
         """
-        ticket = Ticket(session, self.prefix)
-        alone = self._register(ticket)
+        stored = describe(session) if value is None else value
+        ticket = self._join(Ticket(session, self.ours), stored, deadline, [], self._newest)
+        assert ticket is not None
+        return ticket
+
+    def _join(
+        self, ticket: Ticket, stored: bytes, deadline: Deadline, when: list[kv.Compare], newest: kv.Op
+    ) -> Ticket | None:
+        """None: one of `when` did not hold, and nothing was written."""
+        # Two joins of one line must not share a revision; joins of different lines may.
+        together = self._register(ticket) and not self.OWN
         try:
-            created = session.create(
-                ticket.key,
-                describe(session) if value is None else value,
-                deadline,
-                [],
-                # Here, and only here, the newest key is mine, and the others are those before me.
-                [self._newest],
-                # Two joins of one line must not share a revision; joins of different lines may.
-                together=alone,
-            )
-            assert created is not None
+            # Here, and only here, the newest of our kind is mine, and all others are before me.
+            created = ticket.session.create(ticket.key, stored, deadline, when, [newest], together=together)
+            if created is None:
+                self.leave(ticket)
+                return None
             with self._lock:
                 ticket.created(created)
                 if created.result is not None and ticket.phase is Phase.JOINING:
                     ticket.phase = Phase.WAITING
-                    ticket.take(created.result.found(1), created.result.revision)
+                    found = created.result.found(1)
+                    mine = int(self._told_of_us)
+                    ticket.take(found.kvs[mine:], found.more, created.result.revision, found.count - mine)
                     self._settle(ticket)
             if ticket.phase is Phase.JOINING:
                 self._read(ticket, deadline)  # the reply was lost: others may have joined behind us since
@@ -105,8 +129,8 @@ class Line:
 
         Cost: 1 commit, or 1 transaction that writes nothing when the line is not empty.
         """
-        ticket = Ticket(session, self.prefix)
-        empty = kv.create(self.prefix, keys.range_end(self.prefix)) == 0
+        ticket = Ticket(session, self.ours)
+        empty = kv.create(self.before, keys.range_end(self.before)) == 0
         stored = describe(session) if value is None else value
         created = session.create(ticket.key, stored, deadline, [empty], [])
         if created is None:
@@ -157,25 +181,24 @@ class Line:
             return ticket.phase is Phase.READY and ticket.session.remaining() > 0
 
     def _settle(self, ticket: Ticket) -> None:
-        """Nobody is left of those before us: READY, unless our own deletion may have been missed."""
-        if ticket.phase is not Phase.WAITING or ticket.ahead is None or ticket.ahead:
+        """Too few are left of those before us: READY, unless our own deletion may have been missed."""
+        if ticket.phase is not Phase.WAITING or not ticket.is_through:
             return
-        if self._is_covered(ticket):
+        # What the snapshot itself shows needs no strike.
+        if ticket.is_free or (self._told_of_us and self._is_covered(ticket)):
             ticket.phase = Phase.READY
 
     def _is_covered(self, ticket: Ticket) -> bool:
         """Whether every deletion since the ticket's snapshot has been, or will be, told."""
-        if not ticket.predecessor:
-            return True  # the snapshot itself shows nobody before us: no strike was needed
         return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision
 
     def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
         """Sleep until something may have changed; open what must be watched; read what cannot be known."""
-        if ticket.ahead is None:
-            self._wait_far(ticket, deadline)
-            return
         if ticket.phase is Phase.JOINING:
             self._read(ticket, deadline)  # the read behind a lost reply failed, too
+            return
+        if ticket.ahead is None:
+            self._wait_far(ticket, deadline)
             return
         with self._lock:
             watched, stands = self._feed is not None, self._covered_from is not None
@@ -185,6 +208,8 @@ class Line:
         elif stands and not covered:
             # The watch began after our snapshot was taken: what was deleted in between is told by nobody.
             self._read(ticket, deadline)
+        elif ticket.is_through and not self._told_of_us:
+            self._read(ticket, deadline)  # it must show our own key
         else:
             ticket.session.client.wait(ticket.waiter, deadline.sooner(ticket.session.ttl_s))
             if not ticket.waiter.done and self._is_read_due(ticket):
@@ -212,54 +237,63 @@ class Line:
         with self._lock:
             floor = max(ticket.create_revision, client.seen_revision)
             ticket.struck = {}
+        try:
+            seen = self._look(ticket, deadline.sooner(max(0.1, ticket.session.remaining())))
+        except (errors.Unavailable, errors.DeadlineExceeded):
+            ticket.struck = None
+            client.wait(ticket.waiter, deadline.sooner(RETRY_S))  # the place is kept: ask again
+            return
+        if seen.revision < floor:
+            client.drop_channel(f"a member at revision {seen.revision} is behind {floor}")
+            client.wait(ticket.waiter, deadline.sooner(RETRY_S))  # where there is no other member
+            return
+        with self._lock:
+            if ticket.phase not in (Phase.JOINING, Phase.WAITING):
+                return
+            if not seen.shows_us:
+                ticket.phase = Phase.GONE
+                return
+            ticket.phase = Phase.WAITING
+            ticket.places = seen.places or ticket.places
+            ticket.take(seen.before, seen.more, seen.revision)
+            self._settle(ticket)
+
+    def _look(self, ticket: Ticket, deadline: Deadline) -> Snapshot:
+        """Read those before us, and our own key."""
         request = kv.range_request(
-            self.prefix,
+            self.before,
             keys_only=True,
             newest_first=True,
             limit=WINDOW + 1,
             max_create_revision=ticket.create_revision,
         )
-        try:
-            reply = client.read(request, deadline.sooner(max(0.1, ticket.session.remaining())))
-        except (errors.Unavailable, errors.DeadlineExceeded):
-            ticket.struck = None
-            client.wait(ticket.waiter, deadline.sooner(RETRY_S))  # the place is kept: ask again
-            return
-        if reply.header.revision < floor:
-            client.drop_channel(f"a member at revision {reply.header.revision} is behind {floor}")
-            client.wait(ticket.waiter, deadline.sooner(RETRY_S))  # where there is no other member
-            return
+        reply = ticket.session.client.read(request, deadline)
         found = kv.range_result(reply)
-        with self._lock:
-            if ticket.phase not in (Phase.JOINING, Phase.WAITING):
-                return
-            if not found.kvs or found.kvs[0].key != ticket.key:
-                ticket.phase = Phase.GONE
-                return
-            ticket.phase = Phase.WAITING
-            ticket.take(found, reply.header.revision)
-            self._settle(ticket)
+        shows_us = bool(found.kvs) and found.kvs[0].key == ticket.key
+        return Snapshot(reply.header.revision, shows_us, found.kvs[1:], found.more)
 
     # Far back.
 
     def _wait_far(self, ticket: Ticket, deadline: Deadline) -> None:
-        """Wait until the predecessor, or our own key, goes; then read again."""
+        """Wait until a predecessor, or our own key, goes; then read again."""
         self._unregister(ticket)
-        predecessor = ticket.predecessor
-        ends = [linewatch.End(ticket.waiter) for _ in range(2)]
-        watches = [
-            self.link.watcher.watch(key, end, filters=(watch.NO_PUTS,))
-            for key, end in zip((predecessor, ticket.key), ends, strict=True)
-        ]
+        predecessors = ticket.predecessors
+        ranges = self._far_ranges(ticket)
+        ends = [linewatch.End(ticket.waiter) for _ in ranges]
+        watches: list[watch.Watch] = []
         limit = deadline.sooner(ticket.session.ttl_s)
         try:
+            for (key, range_end), end in zip(ranges, ends, strict=True):
+                watches.append(
+                    self.link.watcher.watch(key, end, range_end=range_end, filters=(watch.NO_PUTS,))
+                )
             while not ticket.cancelled and not limit.expired and not any(end.over for end in ends):
                 ticket.waiter.done = False
                 ticket.session.check()
                 if any(end.created_revision > ticket.snapshot_revision for end in ends):
                     # As above: deletions between the snapshot and the watches are told by nobody.
                     self._read(ticket, deadline)
-                    if ticket.predecessor != predecessor or ticket.phase is not Phase.WAITING:
+                    if ticket.predecessors != predecessors or ticket.phase is not Phase.WAITING:
                         break
                 elif not any(end.over for end in ends):
                     ticket.session.client.wait(ticket.waiter, limit)
@@ -272,6 +306,10 @@ class Line:
             ticket.ahead = None
             self._register(ticket)
             self._read(ticket, deadline)
+
+    def _far_ranges(self, ticket: Ticket) -> list[tuple[bytes, bytes]]:
+        """What to watch far back: as long as all of it stands it cannot be our turn."""
+        return [(key, b"") for key in (*ticket.predecessors, ticket.key)]
 
     # Holding, and leaving.
 
@@ -310,7 +348,7 @@ class Line:
         is one of them, it is told without an event.
         """
         with self._lock:
-            local = any(other is not ticket for other in self._tickets.values())
+            local = self.EXCLUSIVE and any(other is not ticket for other in self._tickets.values())
             ticket.on_gone = None  # from here on it is we who delete it, and the answer tells
         session = ticket.session
         try:
@@ -329,17 +367,6 @@ class Line:
             self._hand_over(deleted.result)
         return deleted.result.revision
 
-    def _forget(self, ticket: Ticket) -> None:
-        """Tell the ticket nothing more."""
-        with self._lock:
-            self._tickets.pop(ticket.key, None)
-            ticket.phase = Phase.LEFT
-            ticket.on_gone = None
-            if self._feed is not None and not self._drop_pending:
-                self._drop_pending = True
-                self.link.attendant.after(LINGER_S, attendants.weakly(self._drop_watch))
-            self._used_at_s = time.monotonic()
-
     def _hand_over(self, release: kv.TxnResult) -> None:
         """Tell the local waiter that the release's own transaction saw at the head of the line."""
         head = release.found(1).first
@@ -357,96 +384,30 @@ class Line:
             heir.phase = Phase.READY
         heir.waiter.wake()
 
-    # The watch on the prefix.
-
-    def _register(self, ticket: Ticket) -> bool:
-        """Begin to tell this ticket of deletions.  Before its join is sent: then none is missed.
-
-        Returns whether it is the only one of this process.
-        """
-        with self._lock:
-            alone = not self._tickets
-            self._tickets[ticket.key] = ticket
-            return alone
-
-    def _unregister(self, ticket: Ticket) -> None:
-        with self._lock:
-            self._tickets.pop(ticket.key, None)
-
-    def _open_watch(self) -> None:
-        feed = linewatch.Feed(self)
-        with self._lock:
-            if self._feed is not None:
-                return
-            self._feed = feed
-        feed.watch = self.link.watcher.watch_prefix(self.prefix, feed, filters=(watch.NO_PUTS,))
-
-    def _drop_watch(self) -> None:
-        """End the watch when nobody needed it for a while."""
-        with self._lock:
-            unused_s = time.monotonic() - self._used_at_s
-            if self._tickets or unused_s < LINGER_S:
-                self.link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop_watch))
-                return
-            self._drop_pending = False
-            dropped, self._feed = self._feed, None
-            self._covered_from = None
-        if dropped is not None and dropped.watch is not None:
-            dropped.watch.cancel()
-
-    def watch_stands(self, feed: linewatch.Feed, revision: int) -> None:
-        """The watch tells what comes after `revision`.
-
-        What another one tells, that was dropped or has not begun, says nothing about what this one covers.
-        """
-        with self._lock:
-            if feed is self._feed and self._covered_from is None:
-                self._covered_from = revision
-            self._wake_all()
-
-    def strike(self, events: list[watch.Event]) -> None:
-        """Keys of the line were deleted."""
-        with self._lock:
-            for event in events:
-                for ticket in list(self._tickets.values()):
-                    ticket.strike(event.key, event.mod_revision)
-
-    def watch_missed(self, feed: linewatch.Feed) -> None:
-        """Deletions may have been missed: a new watch, and everybody reads again."""
-        with self._lock:
-            if feed is self._feed:
-                self._feed = None
-                self._covered_from = None
-            self._wake_all()
-
-    def _wake_all(self) -> None:
-        for ticket in self._tickets.values():
-            ticket.waiter.wake()
-
     # For people.
 
     def contenders(self, session: Session, deadline: Deadline) -> list[Contender]:
         """All places, in order.  Cost: 1 round trip."""
-        reply = session.client.read(kv.range_request(self.prefix, oldest_first=True), deadline)
+        reply = session.client.read(kv.range_request(self._everybody, oldest_first=True), deadline)
         return [contender(kv.KeyValue.of(each), session) for each in reply.kvs]
 
     def is_empty(self, client: clients.Client, deadline: Deadline) -> bool:
         """Whether nobody stands in line.  Cost: 1 round trip."""
-        return client.read(kv.range_request(self.prefix, count_only=True), deadline).count == 0
+        return client.read(kv.range_request(self._everybody, count_only=True), deadline).count == 0
 
 
-_LINES: weakref.WeakKeyDictionary[Link, weakref.WeakValueDictionary[bytes, Line]] = (
-    weakref.WeakKeyDictionary()
-)
+Lines = weakref.WeakValueDictionary[tuple[bytes, type[Line]], Line]
+
+_LINES: weakref.WeakKeyDictionary[Link, Lines] = weakref.WeakKeyDictionary()
 
 
-def line_at(link: Link, prefix: bytes) -> Line:
+def line_at(link: Link, prefix: bytes, kind: type[Line] = Line) -> Line:
     """The line of a prefix, which ends with a slash.  Handles of one coordinator share it."""
     lines = _LINES.get(link)
     if lines is None:
         lines = _LINES.setdefault(link, weakref.WeakValueDictionary())
-    line = lines.get(prefix)
-    return line if line is not None else lines.setdefault(prefix, Line(link, prefix))
+    line = lines.get((prefix, kind))
+    return line if line is not None else lines.setdefault((prefix, kind), kind(link, prefix))
 
 
 def through_outages(action: typing.Callable[[], T], deadline: Deadline) -> T:

@@ -32,6 +32,8 @@ class Held(abc.ABC):
         self.hold = hold
         #: Who acquired it: not its number, for a new thread may have the number of one that died.
         self.owner = threading.current_thread()
+        #: How often its owner has acquired it, where that can be more than once.
+        self.depth = 1
 
     @abc.abstractmethod
     def give_back(self) -> int | None:
@@ -75,7 +77,7 @@ class LockLike(abc.ABC):
 
     @abc.abstractmethod
     def _take(self, deadline: Deadline) -> Held:
-        """Wait until it is ours.
+        """Wait until it is ours; `cancel` lets the deadline expire and wakes what is in `_waits`.
 
         Raises:
             AcquireTimeout, Cancelled, SessionLost: Nothing is kept.
@@ -112,9 +114,7 @@ class LockLike(abc.ABC):
 
         Cost: that of the recipe, see its module.
         """
-        if not blocking and timeout != -1:
-            raise errors.InvalidValue("a timeout makes no sense for an acquire that does not block")
-        deadline = Deadline.after(timeout)
+        deadline = limit(blocking, timeout)
         if not blocking or timeout == 0:
             tried = self._try()
             if tried is not None:
@@ -272,6 +272,17 @@ class LockLike(abc.ABC):
         return next((each for each in reversed(held) if each.owner is me), held[-1] if held else None)
 
 
+def limit(blocking: bool, timeout: float) -> Deadline:
+    """What the arguments of an acquire mean.
+
+    Raises:
+        InvalidValue: They mean nothing.
+    """
+    if not blocking and timeout != -1:
+        raise errors.InvalidValue("a timeout makes no sense for an acquire that does not block")
+    return Deadline.after(timeout)
+
+
 class InLine(Held):
     """A place in a line, at its turn."""
 
@@ -299,11 +310,13 @@ class InLine(Held):
         self.line.leave(self.ticket)
 
 
-class LineLock(LockLike):
+class OnLine(LockLike):
     """A lock-like whose holders and waiters stand in one line."""
 
     #: The segment of its keys that says what they are.
     _segment: typing.ClassVar[str]
+    #: Whose turn it is, and when.
+    _line_kind: typing.ClassVar[type[waitlist.Line]] = waitlist.Line
 
     def __init__(self, session: holds.Source, name: str) -> None:
         super().__init__(session, name)
@@ -338,23 +351,28 @@ class LineLock(LockLike):
             prefix = self._prefix
             if prefix is None:
                 prefix = b"%s%s/" % (keys.prefix(session.link.namespace, self._segment), self._encoded_name)
-            line = self._latest_line = waitlist.line_at(session.link, prefix)
+            line = self._latest_line = waitlist.line_at(session.link, prefix, self._line_kind)
         return line, session
 
-    def _try(self) -> Held | None:
+
+class LineLock(OnLine):
+    """One of which each acquire takes a place of its own in line."""
+
+    def _join(self, line: waitlist.Line, session: Session, deadline: Deadline) -> tickets.Ticket:
+        return line.join(session, deadline)
+
+    def _try(self) -> InLine | None:
         line, session = self._line(NEVER)
         ticket = line.try_join(session, session.client.deadline(None))
         return None if ticket is None else self._grant(line, ticket)
 
-    def _take(self, deadline: Deadline) -> Held:
-        cancels = self._cancels
+    def _take(self, deadline: Deadline) -> InLine:
         # One session for the whole call: its end is the wait's, even when the line tells of it first.
         line, session = waitlist.through_outages(lambda: self._line(deadline), deadline)
         while True:
-            ticket = line.join(session, deadline)
+            ticket = self._join(line, session, deadline)
             # WAITING: our key is in line; only older keys stand before us.
             self._waits[ticket] = functools.partial(line.cancel, ticket)
-            ticket.cancelled = ticket.cancelled or self._cancels != cancels
             try:
                 if not line.await_turn(ticket, deadline):
                     raise errors.AcquireTimeout(f"{self} was not acquired in time")
@@ -368,7 +386,7 @@ class LineLock(LockLike):
             finally:
                 self._waits.pop(ticket, None)
 
-    def _grant(self, line: waitlist.Line, ticket: tickets.Ticket) -> Held:
+    def _grant(self, line: waitlist.Line, ticket: tickets.Ticket) -> InLine:
         hold = holds.Hold(ticket.session, str(self), ticket.key, ticket.create_revision)
         try:
             line.hold(ticket, hold.lose)

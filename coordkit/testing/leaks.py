@@ -51,7 +51,7 @@ class Inspection:
         """
         with witness:
             found = _settled(lambda: _of_kinds(forbidden, _keys(witness)))
-            if _keys(witness):
+            if witness.kv.range(_prefix(witness)):
                 witness.kv.delete_prefix(_prefix(witness))
         return found + _settled(lambda: _of_kinds(forbidden, self._new_threads()))
 
@@ -74,7 +74,13 @@ def _of_kinds(kinds: Collection[str], leaks: Iterable[Leak]) -> list[Leak]:
 
 def _keys(witness: coordinator.Coordinator) -> list[Leak]:
     sessions = keys.prefix(witness.settings.namespace, "session")
-    found = witness.kv.range(_prefix(witness))
+    semaphores = keys.prefix(witness.settings.namespace, "semaphore")
+    found = [
+        each
+        for each in witness.kv.range(_prefix(witness))
+        # A semaphore's limit is agreed on for good.
+        if not (each.key.startswith(semaphores) and b"/limit/" in each.key)
+    ]
     return [Leak(SESSIONS if each.key.startswith(sessions) else KEYS, repr(each.key)) for each in found]
 
 

@@ -210,7 +210,7 @@ class TestRequests:
         """
         Who comes back while the line's watch still stands reads nothing, not even once.
         """
-        monkeypatch.setattr(waitlist, "LINGER_S", 60.0)
+        monkeypatch.setattr(linewatch, "LINGER_S", 60.0)
         locks = [member.lock("again") for member in members(4)]
         first = coord.lock("again")
         first.acquire()

@@ -12,7 +12,8 @@ import pickle
 import threading
 
 import pytest
-from contract.players import Attempt, expire, queue_up, wait_until
+from contract.locklikes import Visitor, visit
+from contract.players import expire, wait_until
 
 from coordkit import errors
 from coordkit.etcd import kv
@@ -104,13 +105,13 @@ class TestAcquire:
         lock = locklike.make(coord, "waiter")
         for member in (coord, other):
             lock.acquire()
-            (waiter,) = queue_up(locklike.rival(member, "waiter"))
+            waiter = visit(locklike.rival(member, "waiter"))
             assert not waiter.over.wait(0.05)
 
             lock.release()
 
             waiter.wait_until_held()
-            waiter.lock.release()
+            waiter.give_back()
 
     def test_whose_time_is_up_leaves_the_line(self, coord, crew, locklike):
         """
@@ -119,15 +120,16 @@ class TestAcquire:
         (other,) = crew(1)
         lock = locklike.make(coord, "late")
         lock.acquire()
-        (impatient,) = queue_up(locklike.rival(other, "late"), timeout=0.3)
+        alone = lock.contenders()
+        impatient = visit(locklike.rival(other, "late"), timeout=0.3)
 
         assert impatient.end().result is False
 
-        wait_until(lambda: len(lock.contenders()) == 1)
-        (patient,) = queue_up(locklike.rival(other, "late"))
+        wait_until(lambda: lock.contenders() == alone)
+        patient = visit(locklike.rival(other, "late"))
         lock.release()
         patient.wait_until_held()
-        patient.lock.release()
+        patient.give_back()
 
     def test_within(self, coord, crew, locklike):
         """
@@ -226,14 +228,14 @@ class TestHold:
         lock = locklike.make(a, "people")
         assert lock.contenders() == []
         lock.acquire()
-        (waiter,) = queue_up(locklike.rival(b, "people"))
+        waiter = visit(locklike.rival(b, "people"))
 
-        seen = waiter.lock.contenders()
+        seen = [place for place in waiter.lock.contenders() if b"/people/" in place.key]
 
         assert [(place.identity, place.mine) for place in seen] == [("Anna", False), ("Bert", True)]
         assert seen[0].fence < seen[1].fence
         lock.release()
-        waiter.wait_until_held().lock.release()
+        waiter.wait_until_held().give_back()
 
     def test_somebody_deletes_the_held_key(self, coord, crew, locklike):
         """
@@ -263,20 +265,20 @@ class TestCancel:
         lock.acquire()
         lock.cancel()
         ended.cancel()  # before anybody waits: it does nothing
-        first = queue_up(ended)[0]
-        waiting = Attempt(same)
-        second = Attempt(ended)
+        first = visit(ended)
+        waiting = Visitor(same)
+        second = Visitor(ended)
         wait_until(lambda: len(ended._waits) == 2 and len(same._waits) == 1)
 
         ended.cancel()
 
         assert isinstance(first.end().error, errors.Cancelled)
         assert isinstance(second.end().error, errors.Cancelled)
-        later = Attempt(ended)
+        later = Visitor(ended)
         assert lock.held and waiting.waiting and later.waiting
         lock.release()
-        waiting.wait_until_held().lock.release()
-        later.wait_until_held().lock.release()
+        waiting.wait_until_held().give_back()
+        later.wait_until_held().give_back()
 
 
 class TestLoss:
@@ -289,7 +291,7 @@ class TestLoss:
         (other,) = crew(1)
         lock = locklike.make(other, "loss")
         lock.acquire()
-        waiters = [Attempt(locklike.rival(other, "loss")) for _ in range(3)]
+        waiters = [Visitor(locklike.rival(other, "loss")) for _ in range(3)]
         wait_until(lambda: all(waiter.lock._waits for waiter in waiters))
         write = lock.txn().then(kv.put(f"/{namespace}/state".encode(), b"late"))
         lost = lock.lost
@@ -375,7 +377,8 @@ class TestLife:
         a, b = crew(2)
         lock, waiting = locklike.make(a, "closed"), locklike.rival(b, "closed")
         lock.acquire()
-        (waiter,) = queue_up(waiting)
+        alone = lock.contenders()
+        waiter = visit(waiting)
 
         b.close()
 
@@ -383,5 +386,5 @@ class TestLife:
         for use in (waiting.acquire, waiting.locked, waiting.contenders, lambda: waiting.acquire(False)):
             with pytest.raises(errors.Closed):
                 use()
-        wait_until(lambda: len(lock.contenders()) == 1)
+        wait_until(lambda: lock.contenders() == alone)
         lock.release()

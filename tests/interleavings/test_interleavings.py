@@ -43,7 +43,7 @@ def server(request: pytest.FixtureRequest, etcd: object) -> Iterator[object]:
 def stage(
     server, namespace: str, patience: tuple[float, float], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Stage]:
-    monkeypatch.setattr(waitlist, "LINGER_S", 60.0)  # what was watched once is watched for the whole play
+    monkeypatch.setattr(linewatch, "LINGER_S", 60.0)  # what was watched once is watched for the whole play
     stage = Stage(server.endpoint, namespace, Meddler.installed(monkeypatch), *patience)
     yield stage
     stage.close()
@@ -96,12 +96,12 @@ def an_earlier_copy_is_not_recognized(patch: pytest.MonkeyPatch) -> None:
 
 def the_newest_are_read_whoever_they_are(patch: pytest.MonkeyPatch) -> None:
     mutate(
-        patch, waitlist.Line, "_read", "max_create_revision=ticket.create_revision", "max_create_revision=0"
+        patch, waitlist.Line, "_look", "max_create_revision=ticket.create_revision", "max_create_revision=0"
     )
 
 
-def a_join_reads_once(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_wait", "if ticket.phase is Phase.JOINING:", "if False:")
+def a_read_may_be_old(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_read", "if seen.revision < floor:", "if False:")
 
 
 def the_reply_to_a_join_is_always_believed(patch: pytest.MonkeyPatch) -> None:
@@ -154,7 +154,7 @@ def no_hand_over(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_window_is_the_line(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Ticket, "take", "if snapshot.more:", "if False:")
+    mutate(patch, waitlist.Ticket, "take", "if more:", "if False:")
 
 
 def the_predecessors_end_is_our_turn(patch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,8 @@ def the_predecessors_end_is_our_turn(patch: pytest.MonkeyPatch) -> None:
 
 
 def far_back_our_own_key_is_not_watched(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_wait_far", "(predecessor, ticket.key)", "(predecessor, predecessor)")
+    rule = "(*ticket.predecessors, ticket.key)"
+    mutate(patch, waitlist.Line, "_far_ranges", rule, "ticket.predecessors * 2")
 
 
 def what_was_read_unregistered_counts(patch: pytest.MonkeyPatch) -> None:
@@ -173,7 +174,7 @@ def what_was_read_unregistered_counts(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_read_need_not_show_our_key(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_read", "if not found.kvs or found.kvs[0].key != ticket.key:", "if False:")
+    mutate(patch, waitlist.Line, "_read", "if not seen.shows_us:", "if False:")
 
 
 def our_own_deletion_is_not_told(patch: pytest.MonkeyPatch) -> None:
@@ -227,7 +228,7 @@ PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.late_copy_after_acquire_and_release: [creates_compare_no_epoch, a_doubt_is_settled_by_a_read],
     scenarios.join_arrives_twice: [an_earlier_copy_is_not_recognized],
     scenarios.reply_lost_with_many_joined_behind: [the_newest_are_read_whoever_they_are],
-    scenarios.reply_lost_and_then_a_stale_read: [a_join_reads_once],
+    scenarios.reply_lost_and_then_a_stale_read: [a_read_may_be_old],
     scenarios.session_key_gone_with_a_create_in_doubt: [who_finds_the_session_key_gone_goes_on],
     scenarios.an_epoch_ends_under_other_creates: [a_refusal_is_taken_for_the_last_word],
     scenarios.a_session_whose_watch_is_faster_than_its_key: [the_session_key_is_read_before_it_is_put],
