@@ -317,8 +317,9 @@ class Session(leased.LeasedKeys):
 
     def _time_limit(self) -> None:
         """The session is renewed until its oldest hold is max_hold old.  Under the lock."""
-        oldest_s = next((hold.since_s for hold in self._holds.values()), math.inf)
-        self._pulse.stop_at_s = oldest_s + self._terms.max_hold_s
+        if self._terms.max_hold_s != math.inf:
+            oldest_s = next((hold.since_s for hold in self._holds.values()), math.inf)
+            self._pulse.stop_at_s = oldest_s + self._terms.max_hold_s
 
     def enlist(self, waiter: Wakeable) -> None:
         """Wake this waiter when the session ends."""
@@ -372,8 +373,7 @@ class Session(leased.LeasedKeys):
             _log.debug("%r: not revoked, it will run out: %s", self, error)
 
 
-@attrs.frozen
-class _Noted:
+class _Noted(typing.NamedTuple):
     """Something that is held."""
 
     owner: threading.Thread

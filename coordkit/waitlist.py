@@ -391,6 +391,12 @@ class Line(linewatch.Watched):
         reply = session.client.read(kv.range_request(self._everybody, oldest_first=True), deadline)
         return [contender(kv.KeyValue.of(each), session) for each in reply.kvs]
 
+    def is_alone(self, ticket: Ticket, deadline: Deadline) -> bool:
+        """Whether a place that is held is still there, and no other.  Cost: 1 round trip."""
+        everybody = kv.range_request(self._everybody, keys_only=True, limit=2)
+        found = ticket.session.client.read(everybody, deadline).kvs
+        return [each.create_revision for each in found] == [ticket.create_revision]
+
     def is_empty(self, client: clients.Client, deadline: Deadline) -> bool:
         """Whether nobody stands in line.  Cost: 1 round trip."""
         return client.read(kv.range_request(self._everybody, count_only=True), deadline).count == 0

@@ -4,11 +4,12 @@ Status: stable.
 Source: Dice, Marathe and Shavit, "Lock cohorting" (PPoPP 2012): a local lock below a global one, and a bound
 on the local hand-overs so that no other cohort starves.
 Keys: those of `lock`, one for each session of a process, however many of its threads wait; the same lock.
-Cost: a local hand-over costs no message; each time the process takes its turn 1 commit to join, 1 to release.
+Cost: a local hand-over costs no message; a turn of the process 1 commit to join and 1 to release.  After
+`MOST` hand-overs it looks whether anybody else stands in line, 1 round trip, and goes on if nobody does.
 Fence: the create revision of the process's key, which its holders of one turn share; `handoff` counts them.
 The pair (fence, handoff) strictly grows from holder to holder; the fence alone does so from turn to turn.
 Invariant: a session has at most one key in line, at most one thread of it leads or holds, and a hold ends
-before the next one begins; a turn ends after `MOST` hand-overs.
+before the next one begins; whoever joins the line waits for `MOST` more hand-overs of a cohort at most.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Cohort:
         #: The place in line: the holder's, the leader's, or left by one who had no time to wait.
         self.ticket: tickets.Ticket | None = None
         self._hold: holds.Hold | None = None  # the holder's
+        self._spent = 0  # hand-overs since others last had their chance
 
     # Acquiring.
 
@@ -159,6 +161,7 @@ class Cohort:
 
     def _granted(self, local: Local, ticket: tickets.Ticket) -> None:
         self.line.hold(ticket, self._lose)
+        self._spent = 0
         local.role = Role.HOLDING
 
     # Holding.
@@ -202,12 +205,15 @@ class Cohort:
         Raises:
             LockLost: The key was gone before its release.
         """
+        ticket = self.ticket
+        assert ticket is not None and self._active is local
+        if self._queue and self._spent == MOST:
+            self._look_around(local, ticket)
         with self._lock:
-            ticket = self.ticket
-            assert ticket is not None and self._active is local
             local.role = Role.OUT
             self._hold = heir = None
-            if self._queue and local.handoff < MOST and ticket.phase is tickets.Phase.READY:
+            if self._queue and self._spent < MOST and ticket.phase is tickets.Phase.READY:
+                self._spent += 1
                 heir = self._active = self._queue.popleft()
                 heir.handoff = local.handoff + 1
                 heir.role = Role.HOLDING
@@ -218,6 +224,20 @@ class Cohort:
             return self.line.release(ticket)
         heir.wake()
         return None
+
+    def _look_around(self, local: Local, ticket: tickets.Ticket) -> None:
+        """Begin to count anew if nobody else stands in line: whoever joins from now on waits for `MOST`.
+
+        Cost: 1 round trip.
+        """
+        try:
+            if self.line.is_alone(ticket, NEVER.sooner(self.session.remaining())):
+                self._spent = 0
+        except (errors.Unavailable, errors.DeadlineExceeded):
+            pass  # then it is released, which takes longer
+        except BaseException:
+            self.leave(local)
+            raise
 
     def leave(self, local: Local) -> None:
         """Stop waiting, leading or holding, without a word; the others go on."""
@@ -305,7 +325,10 @@ class CohortLock(locklike.OnLine):
         return cohort
 
     def _take(self, deadline: Deadline, cancels: int) -> locklike.Held:
-        cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
+        try:
+            cohort = self._cohort(deadline)
+        except errors.Unavailable:
+            cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
         local = Local()
         self._waits[local] = functools.partial(cohort.cancel, local)
         try:

@@ -150,9 +150,13 @@ class LockLike(abc.ABC):
 
         Cost: 1 commit.
         """
-        with self._lock:
-            held = self._mine()
-            self._holds.remove(held)
+        held = self._mine()
+        while True:
+            try:
+                self._holds.remove(held)
+                break
+            except ValueError:
+                held = self._mine()  # another thread has just released that one
         self.released_revision = held.give_back()
 
     def __enter__(self: L) -> L:
@@ -266,10 +270,11 @@ class LockLike(abc.ABC):
         return held
 
     def _newest(self) -> Held | None:
-        held = list(self._holds)
-        me = threading.current_thread()
+        me, held = threading.current_thread(), self._holds[-1:]
+        if not held or held[0].owner is me:
+            return held[0] if held else None
         # The newest of its own: a thread that lost one and acquired again means the second.
-        return next((each for each in reversed(held) if each.owner is me), held[-1] if held else None)
+        return next((each for each in reversed(list(self._holds)) if each.owner is me), held[0])
 
 
 def limit(blocking: bool, timeout: float) -> Deadline:
