@@ -46,6 +46,11 @@ class Watched:
         with self._lock:
             self._tickets.pop(ticket.key, None)
 
+    def listen(self) -> None:
+        """Be told of deletions although nobody waits in this line."""
+        if self._feed is None:
+            self._open_watch()
+
     def _open_watch(self) -> None:
         feed = Feed(self)
         with self._lock:

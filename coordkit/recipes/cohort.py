@@ -129,6 +129,8 @@ class Cohort:
 
     def _await_role(self, local: Local, deadline: Deadline) -> None:
         """Until those before us in this process are through."""
+        if local.role is Role.QUEUED:
+            self.line.listen()  # hand-overs ask nobody: so be told if somebody deletes the key
         while local.role is Role.QUEUED:
             self.session.check()
             if local.cancelled:

@@ -64,7 +64,7 @@ def test_another_process_has_its_turn_in_time(coord, crew):
     waits = []
     for _ in range(5):
         visitor = Visitor(rival)
-        wait_until(lambda: rival._waits or visitor.over.is_set())  # its key is in line
+        wait_until(lambda visitor=visitor: rival._waits or visitor.over.is_set())  # its key is in line
         joined = len(grants)
         visitor.wait_until_held()
         waits.append(len(grants) - joined)
@@ -169,8 +169,11 @@ def test_somebody_deletes_the_key(coord, crew):
     fence = lock.fence
     follower = visit(coord.cohort_lock("x"))
 
+    wait_until(lambda: lock._latest.line._covered_from, what="the watch")
+
     other.kv.delete(lock.key)
 
+    assert lock.lost.wait(15)
     with pytest.raises(errors.LockLost):
         lock.release()
     follower.wait_until_held()

@@ -230,8 +230,10 @@ class TestHold:
         lock.acquire()
         waiter = visit(locklike.rival(b, "people"))
 
-        seen = [place for place in waiter.lock.contenders() if b"/people/" in place.key]
+        def look() -> list:
+            return [place for place in waiter.lock.contenders() if b"/people/" in place.key]
 
+        seen = wait_until(lambda: len(look()) == 2 and look())
         assert [(place.identity, place.mine) for place in seen] == [("Anna", False), ("Bert", True)]
         assert seen[0].fence < seen[1].fence
         lock.release()

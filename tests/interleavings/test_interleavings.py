@@ -100,8 +100,9 @@ def the_newest_are_read_whoever_they_are(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-def a_read_may_be_old(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_read", "if seen.revision < floor:", "if False:")
+def a_join_reads_once(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_wait", "if ticket.phase is Phase.JOINING:", "if False:")
+    no_confirming_read(patch)
 
 
 def the_reply_to_a_join_is_always_believed(patch: pytest.MonkeyPatch) -> None:
@@ -228,7 +229,7 @@ PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.late_copy_after_acquire_and_release: [creates_compare_no_epoch, a_doubt_is_settled_by_a_read],
     scenarios.join_arrives_twice: [an_earlier_copy_is_not_recognized],
     scenarios.reply_lost_with_many_joined_behind: [the_newest_are_read_whoever_they_are],
-    scenarios.reply_lost_and_then_a_stale_read: [a_read_may_be_old],
+    scenarios.reply_lost_and_then_a_stale_read: [a_join_reads_once],
     scenarios.session_key_gone_with_a_create_in_doubt: [who_finds_the_session_key_gone_goes_on],
     scenarios.an_epoch_ends_under_other_creates: [a_refusal_is_taken_for_the_last_word],
     scenarios.a_session_whose_watch_is_faster_than_its_key: [the_session_key_is_read_before_it_is_put],
