@@ -38,9 +38,9 @@ from coordkit.errors import (
 )
 from coordkit.etcd import etcdrpc, kv
 from coordkit.recipes.barrier import Barrier
+from coordkit.recipes.cohort import CohortLock
 from coordkit.recipes.counter import Counter
 from coordkit.recipes.double_barrier import DoubleBarrier
-from coordkit.recipes.cohort import CohortLock
 from coordkit.recipes.election import Candidate, Election, Leadership
 from coordkit.recipes.gate import Gate
 from coordkit.recipes.latch import Latch

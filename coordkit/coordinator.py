@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
-import functools
 import os
 import sys
 import threading
@@ -24,20 +23,16 @@ from coordkit.etcd import kv, watch
 from coordkit.recipes import barrier as barriers
 from coordkit.recipes import counter as counters
 from coordkit.recipes import double_barrier as double_barriers
-from coordkit.recipes import cohort as cohorts
 from coordkit.recipes import election as elections
 from coordkit.recipes import gate as gates
 from coordkit.recipes import latch as latches
 from coordkit.recipes import lock as locks
-from coordkit.recipes import multilock as multilocks
+from coordkit.recipes import locking
 from coordkit.recipes import once as onces
 from coordkit.recipes import queue as queues
 from coordkit.recipes import standing as standings
 from coordkit.recipes import topic as topics
 from coordkit.recipes import value as values
-from coordkit.recipes import rlock as rlocks
-from coordkit.recipes import rwlock as rwlocks
-from coordkit.recipes import semaphore as semaphores
 from coordkit.wire import channel as channels
 
 if typing.TYPE_CHECKING:
@@ -45,7 +40,6 @@ if typing.TYPE_CHECKING:
 
 P = typing.ParamSpec("P")
 T = typing.TypeVar("T")
-R = typing.TypeVar("R")
 
 EXIT_S = 2.0  # what closing may take when the process ends
 
@@ -113,7 +107,7 @@ def connect(
     return coordinator
 
 
-class Coordinator:
+class Coordinator(locking.Locking):
     """A connection to etcd, and the recipes on it.  A context manager; safe to share between threads."""
 
     def __init__(self, chosen: settings.Settings) -> None:
@@ -233,72 +227,6 @@ class Coordinator:
         """A lock on a session that all locks of this TTL share; etcd grants no shorter ones than 2 s."""
         ttl_s = terms.Terms.of(max(ttl, terms.LEAST_TTL_S)).ttl_s
         return locks.Lock(lambda deadline: self._session_by(deadline, ttl_s), name)
-
-    def lock(self, name: str) -> locks.Lock:
-        """A fair lock.  Cost: none until it is used."""
-        return locks.Lock(self._session_by, name)
-
-    def rlock(self, name: str) -> rlocks.RLock:
-        """The same lock as `lock`, which each thread or greenlet may acquire again while it holds it.
-
-        Cost: none until it is used.
-        """
-        return rlocks.RLock(self._session_by, name)
-
-    def rwlock(self, name: str) -> rwlocks.RWLock:
-        """Two sides: `read`, for many at once, and `write`, for one alone.  Cost: none until it is used."""
-        return rwlocks.RWLock(self._session_by, name)
-
-    def semaphore(self, name: str, limit: int | None = None) -> semaphores.Semaphore:
-        """At most so many holders at once.
-
-        Args:
-            name: Of the semaphore.
-            limit: How many.  The first who acquires sets it; who names another is refused with LimitMismatch.
-                None takes what was set.
-
-        Cost: none until it is used.
-        """
-        return semaphores.Semaphore(self._session_by, name, limit)
-
-    def multilock(self, names: typing.Iterable[str]) -> multilocks.MultiLock:
-        """Several locks as one: all or none, and no deadlock.  Cost: none until it is used."""
-        return multilocks.MultiLock(self._session_by, names)
-
-    def cohort_lock(self, name: str) -> cohorts.CohortLock:
-        """The same lock as `lock`, for many threads of one process: they hand it on among themselves.
-
-        After 64 times at most others have their turn.  Cost: none until it is used.
-        """
-        return cohorts.CohortLock(self._session_by, name)
-
-    def exclusive(
-        self, name: str, timeout: float = -1
-    ) -> typing.Callable[[typing.Callable[P, R]], typing.Callable[P, R]]:
-        """A decorator: calls of the function run one at a time, in all processes, under that lock.
-
-        Args:
-            name: Of the lock.
-            timeout: Seconds for which a call waits for its turn; -1 waits for ever.
-
-        Raises, from each call:
-            AcquireTimeout: It was not called.
-            LockLost: It was called, and the lock was lost before it returned.
-
-        Cost: that of a lock, for each call.
-        """
-        lock = self.rlock(name)  # a call may lead to another of the same
-        Deadline.after(timeout)  # refuses silly numbers here, not at the first call
-
-        def decorate(function: typing.Callable[P, R]) -> typing.Callable[P, R]:
-            @functools.wraps(function)
-            def alone(*args: P.args, **kwargs: P.kwargs) -> R:
-                with lock.within(timeout):
-                    return function(*args, **kwargs)
-
-            return alone
-
-        return decorate
 
     def election(self, name: str) -> elections.Election:
         """One leader at a time, and everybody may watch who it is.  Cost: none until it is used."""

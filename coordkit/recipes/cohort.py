@@ -48,7 +48,6 @@ class Local:
 
     def __init__(self) -> None:
         self.role = Role.OUT
-        self.cancelled = False
         self.handoff = 0
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -85,7 +84,7 @@ class Cohort:
         """Wait until this thread holds it.
 
         Raises:
-            AcquireTimeout, Cancelled, SessionLost: It does not.
+            AcquireTimeout, SessionLost: It does not.
         """
         self._enter(local)
         try:
@@ -133,8 +132,6 @@ class Cohort:
             self.line.listen()  # hand-overs ask nobody: so be told if somebody deletes the key
         while local.role is Role.QUEUED:
             self.session.check()
-            if local.cancelled:
-                raise errors.Cancelled(f"the wait in {self.line.prefix!r} was cancelled")
             if deadline.expired:
                 raise errors.AcquireTimeout(f"{self.line.prefix!r} was not acquired in time")
             local.sleep(deadline)
@@ -145,18 +142,12 @@ class Cohort:
             if self.ticket is None:
                 self.ticket = self.line.join(self.session, deadline)
             ticket = self.ticket
-            ticket.cancelled = False  # whoever led before us may have been cancelled
-            if local.cancelled:
-                raise errors.Cancelled(f"the wait in {self.line.prefix!r} was cancelled")
             try:
                 if not self.line.await_turn(ticket, deadline):
                     raise errors.AcquireTimeout(f"{self.line.prefix!r} was not acquired in time")
             except errors.LockLost:
                 self.ticket = None  # somebody deleted our place: take another
                 self.line.leave(ticket)
-            except errors.Cancelled:
-                if local.cancelled:
-                    raise
             else:
                 self._granted(local, ticket)
                 return
@@ -188,13 +179,12 @@ class Cohort:
         for local in list(self._queue):
             local.wake()
 
-    def cancel(self, local: Local) -> None:
-        """End its wait."""
-        local.cancelled = True
+    def rouse(self, local: Local) -> None:
+        """Let it look at its deadline."""
         local.wake()
         ticket = self.ticket
         if ticket is not None and local.role is Role.LEADING:
-            self.line.cancel(ticket)
+            ticket.waiter.wake()
 
     # Leaving.
 
@@ -326,15 +316,14 @@ class CohortLock(locklike.OnLine):
             cohort = self._latest = _cohort_at(session, self._line(deadline)[0])
         return cohort
 
-    def _take(self, deadline: Deadline, cancels: int) -> locklike.Held:
+    def _take(self, deadline: Deadline) -> locklike.Held:
         try:
             cohort = self._cohort(deadline)
         except errors.Unavailable:
             cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
         local = Local()
-        self._waits[local] = functools.partial(cohort.cancel, local)
+        self._waits[local] = functools.partial(cohort.rouse, local)
         try:
-            local.cancelled = local.cancelled or self._cancels != cancels
             cohort.take(local, deadline)
         finally:
             self._waits.pop(local, None)
