@@ -123,6 +123,26 @@ class TestGevent:
         assert (done.returncode, done.stderr) == (0, "")
 
 
+class TestLocks:
+    def test_readers_never_see_half_a_change(self, run, url):
+        """
+        Four readers beside a writer; nothing is left in etcd.
+        """
+        done = run("read_mostly_cache.py", url)
+
+        assert done.stdout == "40 of 40 reads were consistent; the last change was seen: True\n"
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_no_more_connections_than_the_limit(self, run, url):
+        """
+        Six workers, and a limit that changes while they are at it; nothing is left in etcd.
+        """
+        done = run("connection_limiter.py", url)
+
+        assert done.stdout == "24 of 24 queries, never more than 3 at once: True; 3 permits left\n"
+        assert (done.returncode, done.stderr) == (0, "")
+
+
 class TestStartTogether:
     def test_nobody_starts_before_all_are_ready(self, run, url):
         """

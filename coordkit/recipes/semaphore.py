@@ -13,7 +13,7 @@ Invariant: at the revision at which somebody is granted, fewer than the limit's 
 
 from __future__ import annotations
 
-from coordkit import errors, sharedline, waitlist
+from coordkit import errors, keys, sharedline, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
@@ -56,7 +56,7 @@ class Semaphore(locklike.LineLock):
         limit, places = self._read()
         return places[:limit]
 
-    def resize(self, limit: int, timeout: float | None = None) -> None:
+    def resize(self, limit: int, timeout: float | None = None) -> int | None:
         """Change the limit for everybody, in use or not.
 
         Who waits is granted at once what has become free.  Nothing is taken from anybody: a smaller limit
@@ -65,6 +65,9 @@ class Semaphore(locklike.LineLock):
         Args:
             limit: How many may hold at once from now on.
             timeout: Seconds; None takes the client's request timeout, -1 waits for ever.
+
+        Returns:
+            The revision at which it was changed; None when it was so already.
 
         Raises:
             Unavailable, DeadlineExceeded: `outcome` says whether it may have been, or may yet be, changed.
@@ -78,15 +81,37 @@ class Semaphore(locklike.LineLock):
             found = _limits(line, session, deadline)
             stale = [each for each in found if each.key != line.limit_key(wanted)]
             if found and not stale:
-                break
+                self._wanted = self._agreed = wanted
+                return None
             changed = kv.txn_request(
                 # Each that is there is the one we saw, and there is no other: a late copy of this changes
                 # nothing once somebody has changed the limit again.
                 [kv.create(each.key) == each.create_revision for each in found] or [_unset(line)],
                 [*(kv.delete(each.key) for each in stale), kv.put(line.limit_key(wanted), b"")],
             )
-            session.client.txn(changed, deadline)
-        self._wanted = self._agreed = wanted
+            result = session.client.txn(changed, deadline)
+            if result.succeeded:
+                self._wanted = self._agreed = wanted
+                return result.revision
+
+    def delete(self, timeout: float | None = None) -> bool:
+        """Forget the limit, if nobody holds or waits: the next to acquire sets it anew.
+
+        Args:
+            timeout: Seconds; None takes the client's request timeout, -1 waits for ever.
+
+        Returns:
+            Whether nobody did.
+
+        Cost: 1 commit.
+        """
+        line, session = self._permits(NEVER)
+        nobody = kv.create(line.before, keys.range_end(line.before)) == 0
+        forget = kv.txn_request([nobody], [kv.delete(line.limits, line.limits_end)])
+        done = session.client.txn(forget, session.client.deadline(timeout))
+        if done.succeeded:
+            self._agreed = None
+        return done.succeeded
 
     # How.
 

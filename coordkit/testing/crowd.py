@@ -22,10 +22,12 @@ import select
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
 import coordkit
+from coordkit.deadline import Deadline
 from coordkit.testing import history
 from coordkit.testing.history import Operation, Result
 from coordkit.testing.recorder import Recorder, Witness
@@ -96,6 +98,13 @@ class Crowd:
     def operations(self) -> list[Operation]:
         """All that was written down so far."""
         return [each for path in sorted(self._folder.glob("*.jsonl")) for each in history.load(path)]
+
+    def wait_for(self, count: int, within_s: float = 60.0) -> None:
+        """Until so many calls have ended."""
+        limit = Deadline.after(within_s)
+        while (completed := self.completed()) < count:
+            assert not limit.expired, f"{completed} of {count} calls have ended within {within_s:g} s"
+            time.sleep(0.05)
 
     def completed(self) -> int:
         """How many calls have ended so far."""

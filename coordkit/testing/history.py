@@ -44,6 +44,9 @@ class Kind(enum.Enum):
     PROCLAIM = "proclaim"  # a write
     OBSERVE = "observe"  # `fence` and `revision` are the leader's; no fence: nobody leads
 
+    # Of a semaphore.
+    RESIZE = "resize"  # `number` is the new limit
+
     # Of a slot that runs once; `subject` is the slot, `number` the attempt.
     TAKE = "take"
     FINISH = "finish"
@@ -91,6 +94,9 @@ class Rule(enum.Enum):
 
     # Of an election.
     LEADER = "leader"  # an observer was told of a wrong leader, of a wrong value, or out of order
+
+    # Of a semaphore.
+    LIMIT = "limit"  # one was granted with as many keys before its own as the limit allows, or more
 
     # Of a slot that runs once.
     TWICE = "twice"  # two took one attempt of it, more attempts than allowed, or one after it was done

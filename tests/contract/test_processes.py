@@ -1,176 +1,186 @@
-"""Processes and threads on one lock, some of them killed: what they saw is recorded, and judged."""
+"""Processes and threads on one lock-like, some of them killed: what they saw is recorded, and judged."""
 
 from __future__ import annotations
 
 import collections
-import os
+import functools
 import pathlib
-import random
-import subprocess
 from collections.abc import Callable
 
+import attrs
 import pytest
 from contract.players import wait_until
 
-from coordkit.testing import checkers, history
+from coordkit.testing import checkers, crowd
 from coordkit.testing.history import Kind, Operation, Result, Rule, Verdict
 
-THREADS = 4
+LIMIT = 3  # of the semaphore
 
-#: Takes and releases the lock in each of its threads, writing down each call before it is made and after.
+#: One turn: take it, find a revision at which it is held, write if that is allowed, give it back.
 MEMBER = """
-import json, os, select, sys, threading
-import coordkit
+import threading
 from coordkit import errors
 from coordkit.etcd import kv
-from coordkit.testing.history import Kind, Operation, Result, clock_ns
+from coordkit.testing import crowd
+from coordkit.testing.history import Kind
+from coordkit.testing.recorder import Told
 
-url, path, cycles, threads, state = sys.argv[1:4] + [int(sys.argv[4]), sys.argv[5].encode()]
-file = open(path, "a", buffering=1)
-writing, enough = threading.Lock(), threading.Event()
+turns = threading.local()
 
-def note(operation):
-    line = json.dumps(operation.as_json()) + "\\n"
-    with writing:
-        file.write(line)
+def cycle(coord, witness):
+    turns.count = turn = getattr(turns, "count", -1) + 1
+    label = int(threading.current_thread().name.rpartition("-")[2].split(" ")[0] or 0)
+    kind, lock, fence_of = make(coord, turn, label)
 
-def told(error):
-    certain = isinstance(error, errors.LockLost) or getattr(error, "outcome", None) is errors.Outcome.NONE
-    return Result.FAIL if certain else Result.UNKNOWN
-
-class Contender:
-    def __init__(self, label, lock):
-        self.label, self.lock, self.index = label, lock, 0
-
-    def call(self, kind, action, fence=None):
-        index, self.index, invoked = self.index, self.index + 1, clock_ns()
-        common = dict(process=os.getpid(), contender=self.label, index=index, invoked_ns=invoked)
-        note(Operation(kind, Result.INVOKED, fence=fence, **common))
-        try:
-            fence, revision = action()
-        except errors.CoordError as error:
-            common.update(completed_ns=clock_ns(), error=repr(error))
-            note(Operation(kind, told(error), fence=fence, **common))
-            return None
-        result = Result.FAIL if kind is Kind.WRITE and revision is None else Result.OK
-        completed = clock_ns()
-        note(Operation(kind, result, fence=fence, revision=revision, completed_ns=completed, **common))
-        return fence
-
-    def cycle(self):
-        fence = self.call(Kind.ACQUIRE, self.acquire)
-        if fence is not None:
-            self.call(Kind.WRITE, self.write, fence)
-            self.call(Kind.RELEASE, lambda: self.release(fence), fence)
-
-    def acquire(self):
-        if not self.lock.acquire(timeout=30):
+    def acquire():
+        if not lock.acquire(timeout=30):
             raise errors.AcquireTimeout("no grant")
-        return self.lock.fence, None
+        seen = lock.txn().commit()
+        number = getattr(lock, "handoff", None)
+        return Told(fence=fence_of(lock), revision=seen.revision, number=number, done=seen.succeeded)
 
-    def write(self):
-        fence = self.lock.fence
-        done = self.lock.txn().then(kv.put(state, b"%d" % fence)).commit()
-        return fence, done.revision if done.succeeded else None
+    def write():
+        done = lock.txn().then(kv.put(f"/{coord.settings.namespace}/state", b"%d" % fence_of(lock))).commit()
+        return Told(revision=done.revision, done=done.succeeded)
 
-    def release(self, fence):
-        self.lock.release()
-        return fence, self.lock.released_revision
+    def release():
+        lock.release()
+        return Told(revision=lock.released_revision)
 
-def contend(label):
-    contender = Contender(label, coord.lock("crowd"))
-    count = 0
-    while not enough.is_set() and count < int(cycles):
-        contender.cycle()
-        count += 1
+    told = witness.call(Kind.ACQUIRE, acquire, subject=kind)
+    if lock.held and kind in ("lock", "write"):
+        witness.call(Kind.WRITE, write, fence=told.fence)
+    if told is not None:
+        witness.call(Kind.RELEASE, release, fence=told.fence, subject=kind)
+    after(coord, witness, turn, label)
 
-with coordkit.connect(url) as coord:
-    crew = [threading.Thread(target=contend, args=(str(number),)) for number in range(threads)]
-    for thread in crew:
-        thread.start()
-    if int(cycles) > 1000:  # until our input ends
-        select.select([sys.stdin], [], [])  # under gevent a read would stop everybody
-        enough.set()
-    for thread in crew:
-        thread.join()
+def fence(lock):
+    return lock.fence
+
+def after(coord, witness, turn, label):
+    pass
+"""
+
+LOCK = "def make(coord, turn, label): return 'lock', coord.{}, {}\n"
+RWLOCK = """
+def make(coord, turn, label):
+    kind = "write" if (turn + label) % 4 == 0 else "read"
+    return kind, getattr(coord.rwlock("crowd"), kind), fence
+"""
+SEMAPHORE = """
+def make(coord, turn, label):
+    return "permit", coord.semaphore("crowd"), fence
+
+def after(coord, witness, turn, label):
+    if turn % 10 == 9:
+        limit = 1 + (turn + label) % 3
+        def resize():
+            revision = coord.semaphore("crowd").resize(limit)
+            return Told(revision=revision, done=revision is not None)
+        witness.call(Kind.RESIZE, resize, number=limit)
+"""
+#: The same lock by four names: each thread its own kind.
+MIXED = """
+def make(coord, turn, label):
+    kinds = [coord.lock, coord.rlock, coord.cohort_lock, lambda name: coord.multilock([name, "other"])]
+    chosen = (turn + label) % 4
+    lock = kinds[chosen]("crowd")
+    return "lock", lock, (lambda lock: lock.fences["crowd"]) if chosen == 3 else fence
 """
 
 
-def recorded(folder: pathlib.Path) -> list[Operation]:
-    return [operation for path in folder.glob("*.jsonl") for operation in history.load(path)]
+@attrs.frozen
+class Play:
+    """What the members do, and who judges it."""
+
+    source: str
+    check: Callable[[list[Operation]], Verdict]
+    prefix: str
 
 
-def judge(operations: list[Operation], folder: pathlib.Path) -> Verdict:
-    """The verdict, printed; what breaks a rule is shown."""
-    verdict = checkers.check_lock(operations)
+_lock = functools.partial(Play, check=checkers.check_lock, prefix="lock/crowd/")
+PLAYS = {
+    "lock": _lock(LOCK.format('lock("crowd")', "fence")),
+    "rlock": _lock(LOCK.format('rlock("crowd")', "fence")),
+    "cohort": _lock(LOCK.format('cohort_lock("crowd")', "fence")),
+    "multilock": _lock(LOCK.format('multilock(["crowd", "other"])', 'lambda lock: lock.fences["crowd"]')),
+    "mixed": _lock(MIXED),
+    "rwlock": Play(RWLOCK, checkers.check_rwlock, "rwlock/crowd/"),
+    "semaphore": Play(
+        SEMAPHORE, functools.partial(checkers.check_semaphore, limit=LIMIT), "semaphore/crowd/holders/"
+    ),
+}
+
+
+def play(name: str, coord, etcd, child, folder: pathlib.Path, calls: int, kills: int) -> Verdict:
+    """Let a crowd work until so many calls have ended, kill some of them, and judge; all is printed."""
+    chosen = PLAYS[name]
+    namespace = coord.settings.namespace
+    coord.semaphore("crowd").resize(LIMIT)
+    members = crowd.Crowd(child, f"etcd://{etcd.endpoint}/{namespace}?ttl=2", folder, seed=str(folder))
+    source = MEMBER + chosen.source + "\ncrowd.take_part(cycle)\n"
+    for _ in range(4):
+        members.hire(source)
+    for number in range(1, kills + 1):
+        members.wait_for(calls * number // (kills + 1))
+        members.kill_one()
+        members.hire(source)
+    members.wait_for(calls)
+    members.finish()
+
+    operations = members.operations()
+    verdict = chosen.check(operations)
     told = collections.Counter((operation.kind.value, operation.result.value) for operation in operations)
-    rules = {rule.value: verdict.count(rule) for rule in Rule}
-    print(f"{verdict.holds} holds; violations: {rules}; calls: {dict(told)}")
+    rules = {rule.value: verdict.count(rule) for rule in Rule if verdict.count(rule)}
+    print(f"{name}: {verdict.holds} holds, {members.killed} killed; violations: {rules}; calls: {dict(told)}")
     for violation in verdict.violations[:5]:
         print(violation.why)
+    # What the dead left has run out: nobody stands in line any more.
+    wait_until(lambda: not coord.kv.range(f"/{namespace}/{chosen.prefix}"))
+    coord.kv.delete(f"/{namespace}/state")
+    wait_until(lambda: {each.result for each in operations} and not coord.lock("other").locked())
     return verdict
 
 
-@pytest.fixture
-def member(child, etcd, namespace: str, tmp_path: pathlib.Path) -> Callable[..., subprocess.Popen[str]]:
-    """`member(cycles=25, ttl=10)`: another process that contends; its history goes to a file of its own."""
-    numbers = iter(range(1000))
-
-    def start(cycles: int, ttl: int = 10) -> subprocess.Popen[str]:
-        url = f"etcd://{etcd.endpoint}/{namespace}?ttl={ttl}"
-        path = tmp_path / f"{next(numbers)}.jsonl"
-        return child(MEMBER, url, str(path), str(cycles), str(THREADS), f"/{namespace}/state")
-
-    return start
-
-
-def test_four_processes_with_four_threads_each(coord, member, namespace, tmp_path):
+@pytest.mark.parametrize("name", ["mixed", "rwlock", "semaphore"])
+def test_processes_of_which_some_are_killed(name, coord, etcd, child, tmp_path):
     """
-    No two hold it at one revision or one moment, grants come in the order of the joins, fences rise.
+    4 processes of 4 threads, about 500 calls, 2 of them killed: no rule is broken, by revision or by clock.
     """
-    cycles = 20
-    members = [member(cycles) for _ in range(4)]
+    verdict = play(name, coord, etcd, child, tmp_path, calls=500, kills=2)
 
-    for process in members:
-        assert process.wait(50) == 0
+    assert verdict.sound
+    assert verdict.holds >= 100
 
-    operations = recorded(tmp_path)
-    verdict = judge(operations, tmp_path)
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", PLAYS)
+def test_twenty_times_in_a_row(name, coord, etcd, child, tmp_path):
+    """
+    The same for each lock-like alone, 20 times, with 3 killed each time.
+    """
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert play(name, coord, etcd, child, folder, calls=500, kills=3).sound
+
+
+def test_nothing_is_broken_where_nobody_dies(coord, etcd, child, tmp_path):
+    """
+    Every call ends well, and by the clock, too, no two hold it at one moment.
+    """
+    members = crowd.Crowd(child, f"etcd://{etcd.endpoint}/{coord.settings.namespace}", tmp_path)
+    for _ in range(2):
+        members.hire(MEMBER + PLAYS["lock"].source + "\ncrowd.take_part(cycle)\n", cycles=10)
+    members.finish()
+
+    operations = members.operations()
+    verdict = checkers.check_lock(operations)
     assert verdict.clean
-    assert verdict.holds == 4 * THREADS * cycles
+    assert verdict.holds == 2 * 4 * 10
     assert {operation.result for operation in operations} == {Result.OK}
     writes = [operation for operation in operations if operation.kind is Kind.WRITE]
-    assert int(coord.kv.get(f"/{namespace}/state").value) == max(write.fence for write in writes)
-    coord.kv.delete(f"/{namespace}/state")
-
-
-def test_processes_that_are_killed(coord, member, namespace, tmp_path):
-    """
-    Members die by SIGKILL, wherever they are: others go on, nobody overlaps, and no stale write is accepted.
-    """
-    chance = random.Random(os.environ.get("PYTEST_CURRENT_TEST"))
-    alive = [member(10**6, ttl=2) for _ in range(4)]
-    holds_at_a_kill = 0
-
-    for _ in range(3):
-        before = len(checkers.holds_of(recorded(tmp_path)))
-        wait_until(lambda before=before: len(checkers.holds_of(recorded(tmp_path))) >= before + 30)
-        victim = alive.pop(chance.randrange(len(alive)))
-        victim.kill()
-        victim.wait()
-        alive.append(member(10**6, ttl=2))
-        holds_at_a_kill = len(checkers.holds_of(recorded(tmp_path)))
-    wait_until(lambda: len(checkers.holds_of(recorded(tmp_path))) >= holds_at_a_kill + 30)
-    for process in alive:
-        process.stdin.close()
-    for process in alive:
-        assert process.wait(40) == 0
-
-    operations = recorded(tmp_path)
-    verdict = judge(operations, tmp_path)
-    assert verdict.sound
-    assert verdict.holds >= 120
-    assert any(operation.result is Result.INVOKED for operation in operations)
-    coord.kv.delete(f"/{namespace}/state")
-    wait_until(lambda: not coord.lock("crowd").locked())  # what the dead left has run out
-    wait_until(lambda: len(coord.kv.range(f"/{namespace}/")) == 1)  # our own session's key
+    state = f"/{coord.settings.namespace}/state"
+    assert int(coord.kv.get(state).value) == max(write.fence for write in writes)
+    coord.kv.delete(state)

@@ -73,6 +73,19 @@ def test_the_first_sets_the_limit(coord, crew):
         assert len(coord.lock("x").contenders()) == 0
 
 
+def test_the_limit_can_be_forgotten(coord):
+    """
+    When nobody holds or waits; then another may be set.
+    """
+    permits = coord.semaphore("x", limit=1)
+    with permits:
+        assert permits.delete() is False
+
+    assert permits.delete() is True
+    with coord.semaphore("x", limit=2) as other:
+        assert other.available() == 1
+
+
 @pytest.mark.parametrize("limit", [0, -1, True, 2.0, "3", 10**6])
 def test_limits_that_cannot_be(coord, limit):
     """

@@ -13,7 +13,7 @@ from typing import Any
 
 from contract.players import expire, wait_until
 from interleavings import meddler as meddling
-from interleavings.stage import Stage, Violation
+from interleavings.stage import NAME, Stage, Violation
 
 from coordkit import errors, linewatch, waitlist
 
@@ -657,6 +657,69 @@ def out_of_space_and_another_waiter_leaves(stage: Stage) -> None:
 
 
 # What is looked at.
+
+
+# Lines in which several may hold at once.
+
+
+def a_readers_own_key_is_deleted_untold(stage: Stage) -> None:
+    """A reader's watch does not tell of its own key: it goes, a rival comes, and the writer before leaves."""
+    stage.prefix = stage.prefix.replace(b"/lock/", b"/rwlock/")
+    member = stage.enter()
+    first = stage.stranger("write/first")
+    attempt = stage.attempt(member.rwlock(NAME).read)
+    wait_until(lambda: len(stage.found()) == 2 and attempt.lock._latest_line._covered_from, what="the watch")
+    rival = stage.stranger("write/rival")
+    stage.delete(next(key for key in stage.found() if b"/read/" in key))
+
+    stage.delete(first)
+
+    settle(stage, attempt)
+    stage.must_wait(attempt, "the rival holds it, and our key was gone")
+    stage.delete(rival)
+    stage.must_be_held(attempt)
+    attempt.lock.release()
+
+
+def the_limit_falls_before_a_holder_leaves(stage: Stage) -> None:
+    """Told in this order: one place is free no more."""
+    _a_limit_that_falls(stage, while_joining=False)
+
+
+def the_limit_falls_while_a_join_is_on_its_way(stage: Stage) -> None:
+    """The reply to a join comes after the news that its limit is no more, and a holder leaves."""
+    _a_limit_that_falls(stage, while_joining=True)
+
+
+def _a_limit_that_falls(stage: Stage, while_joining: bool) -> None:
+    stage.prefix = stage.prefix.replace(b"/lock/", b"/semaphore/")
+    member = stage.enter()
+    stage.witness.semaphore(NAME).resize(2)
+    first, second = stage.stranger("holders/1"), stage.stranger("holders/2")
+    early = stage.attempt(member.semaphore(NAME))  # so that the watch stands
+    wait_until(lambda: early.lock._latest_line and early.lock._latest_line._covered_from, what="the watch")
+    line = early.lock._latest_line
+    early.lock.cancel()
+    early.end()
+    wait_until(lambda: len(stage.found()) == 3, what="the withdrawal")
+    plan = stage.meddler.stop_reply(meddling.both(meddling.of(member), puts(stage)))
+    attempt = stage.attempt(member.semaphore(NAME))
+    plan.wait_until_met()
+    if not while_joining:
+        plan.gate.set()
+        wait_until(lambda: attempt.lock._waits, what="the reply")
+
+    stage.witness.semaphore(NAME).resize(1)
+    wait_until(lambda: any(each.resized_revision for each in line._tickets.values()), stage.settle_s * 10)
+    stage.delete(first)
+    stage.keys()
+    plan.gate.set()
+
+    settle(stage, attempt)
+    stage.must_wait(attempt, "one is before it, and there is one place")
+    stage.delete(second)
+    stage.must_be_held(attempt)
+    attempt.lock.release()
 
 
 def puts(stage: Stage) -> meddling.Match:

@@ -105,6 +105,10 @@ class Stage:
         """The line, oldest first."""
         return [place.key for place in self.lock(self.witness).contenders()]
 
+    def found(self) -> list[bytes]:
+        """All keys under the prefix, by name."""
+        return [stored.key for stored in self.witness.kv.range(self.prefix)]
+
     def delete(self, *keys: bytes) -> None:
         for key in keys:
             assert self.witness.kv.delete(key), f"{key!r} was not there"

@@ -223,6 +223,19 @@ def a_withdrawal_goes_on_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sessions.Session, "_defer_again", again)
 
 
+def strikes_grant_readers(patch: pytest.MonkeyPatch) -> None:
+    rule = "(self._told_of_us and self._is_covered(ticket))"
+    mutate(patch, waitlist.Line, "_settle", rule, "self._is_covered(ticket)")
+
+
+def nobody_reads_a_new_limit(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Ticket, "resized", "self.phase = Phase.JOINING", "pass")
+
+
+def a_join_does_not_mind_a_new_limit(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Ticket, "take", "self.resized_revision > revision or ", "")
+
+
 PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.late_copy_after_the_caller_gave_up: [creates_compare_no_epoch, withdrawal_without_a_bump],
     scenarios.late_copy_after_an_interruption: [creates_compare_no_epoch, withdrawal_without_a_bump],
@@ -254,6 +267,9 @@ PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.release_with_its_reply_lost: [a_key_that_is_gone_is_a_loss],
     scenarios.release_lost_and_the_key_gone_with_the_session: [the_session_key_is_not_asked],
     scenarios.release_whose_key_was_deleted_by_somebody: [a_key_that_is_gone_was_released],
+    scenarios.a_readers_own_key_is_deleted_untold: [strikes_grant_readers],
+    scenarios.the_limit_falls_before_a_holder_leaves: [nobody_reads_a_new_limit],
+    scenarios.the_limit_falls_while_a_join_is_on_its_way: [a_join_does_not_mind_a_new_limit],
     scenarios.out_of_space_while_withdrawing: [out_of_space_ends_a_withdrawal],
     scenarios.out_of_space_and_another_waiter_leaves: [a_withdrawal_goes_on_alone],
 }

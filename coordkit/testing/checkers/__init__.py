@@ -15,6 +15,8 @@ from coordkit.testing.checkers.election import check_election
 from coordkit.testing.checkers.lock import check_lock, holds_of
 from coordkit.testing.checkers.once import check_once
 from coordkit.testing.checkers.queue import check_queue
+from coordkit.testing.checkers.rwlock import check_rwlock
+from coordkit.testing.checkers.semaphore import check_semaphore
 from coordkit.testing.checkers.topic import check_topic
 
 __all__ = [
@@ -24,6 +26,8 @@ __all__ = [
     "check_lock",
     "check_once",
     "check_queue",
+    "check_rwlock",
+    "check_semaphore",
     "check_topic",
     "holds_of",
 ]
