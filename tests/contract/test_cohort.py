@@ -123,16 +123,16 @@ def test_an_interrupted_waiter_is_passed_over(coord, monkeypatch):
     """
     Wherever it strikes: queued, or just when it was handed the lock.
     """
-    sleep = cohort.Local.sleep
+    nap = cohort.Local.sleep
     struck = []
 
     def interrupted(local, deadline) -> None:
         if threading.current_thread().name == "victim":
             if struck:
-                sleep(local, deadline)  # until it is handed the lock
+                nap(local, deadline)  # until it is handed the lock
             struck.append(local)
             raise Interrupt
-        sleep(local, deadline)
+        nap(local, deadline)
 
     monkeypatch.setattr(cohort.Local, "sleep", interrupted)
     ends = []
