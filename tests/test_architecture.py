@@ -24,6 +24,7 @@ LAYERS = (
         "cell",
         "intake",
         "linewatch",
+        "sharedline",
         "observation",
         "ticket",
         "vigil",
