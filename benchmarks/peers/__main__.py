@@ -15,7 +15,8 @@ from benchmarks.peers import lineup, packages, report
 from benchmarks.peers.rounds import Contest
 from coordkit.cli import options, terminal
 from coordkit.cli.bench import machine, server
-from coordkit.cli.bench.contention import Plan, Scenario
+from coordkit.cli.bench.contention import Plan
+from coordkit.cli.bench.primitives import Scenario
 
 SCENARIOS = "processes:1,processes:2,processes:8,threads:2,threads:8,threads:32,greenlets:8,own:64"
 

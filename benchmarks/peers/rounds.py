@@ -17,7 +17,7 @@ import attrs
 
 from benchmarks.peers.lineup import Peer, go_program
 from coordkit.cli import terminal
-from coordkit.cli.bench import contention, figures
+from coordkit.cli.bench import contention, figures, primitives
 from coordkit.cli.bench.crew import Crew, Worker, WorkerDied
 from coordkit.testing import checkers
 from coordkit.testing.history import Kind, Operation, Result, Rule, clock_ns
@@ -46,7 +46,7 @@ class Contest:
         self,
         peers: list[Peer],
         where: dict[str, str],
-        scenario: contention.Scenario,
+        scenario: primitives.Scenario,
         plan: contention.Plan,
         own: bool = False,
     ) -> None:

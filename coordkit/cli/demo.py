@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from coordkit.cli import failure, options
-from coordkit.cli.bench import lock
+from coordkit.cli.bench import contend
 
 _REPEATS = 5
 _EXAMPLE = """\
@@ -29,7 +29,8 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Contend, judge, tell."""
-    from coordkit.cli.bench.contention import Plan, Scenario
+    from coordkit.cli.bench.contention import Plan
+    from coordkit.cli.bench.primitives import Scenario
 
     seconds = arguments.seconds / _REPEATS
     plan = Plan(
@@ -39,6 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
         floor_seconds=min(0.5, seconds / 4),
         floor_samples=min(200, round(100 * seconds) + 20),
     )
-    report = lock.measure(None, plan, [Scenario("processes", arguments.processes)])
+    report = contend.measure(None, plan, [Scenario("processes", arguments.processes)])
     report.show()
     return 0 if report.clean else failure.VIOLATION

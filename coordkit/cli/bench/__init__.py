@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from coordkit.cli import options
-from coordkit.cli.bench import lock, queue, topic, wire
+from coordkit.cli.bench import contend, queue, topic, wire
 
 
 def register(commands: Any) -> None:
     """Add `bench` and the benchmarks below it."""
     benchmarks = options.group(commands, "bench", "measure coordkit on a private etcd, or on yours")
-    lock.register(benchmarks)
+    contend.register(benchmarks)
     queue.register(benchmarks)
     topic.register(benchmarks)
     wire.register(benchmarks)

@@ -15,6 +15,7 @@ class Bar:
     measured: float
     least: float | None = None
     most: float | None = None
+    unit: str = "x"
 
     @property
     def passed(self) -> bool:
@@ -25,5 +26,7 @@ class Bar:
         return {**attrs.asdict(self), "passed": self.passed}
 
     def __str__(self) -> str:
-        bound = f"at least {self.least:g}x" if self.least is not None else f"at most {self.most:g}x"
-        return f"bar: {self.name} {self.measured:.2f}x, {bound}: {'pass' if self.passed else 'MISS'}"
+        word, bound = ("least", self.least) if self.least is not None else ("most", self.most)
+        measured = f"{self.measured:.2f}{self.unit}"
+        verdict = "pass" if self.passed else "MISS"
+        return f"bar: {self.name} {measured}, at {word} {bound:g}{self.unit}: {verdict}"

@@ -8,10 +8,11 @@ Cost: n log n in the operations.
 
 from __future__ import annotations
 
+import bisect
 import collections
 import itertools
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
@@ -19,7 +20,8 @@ from coordkit.cli.bench.histogram import Histogram, jain
 from coordkit.testing.history import Hold, Operation
 
 Figures = dict[str, float]
-PERCENTILES = (50, 95, 99)
+PERCENTILES = (50, 95, 99, 99.9)
+MOST_MOMENTS = 2000  # of a timeline: more than a plot can show
 
 
 @attrs.frozen
@@ -37,6 +39,10 @@ class Window:
         return (self.end_ns - self.start_ns) / 1e9
 
 
+#: From holds in the order of their fences, within a window: when each hand-over began, and how long it took.
+Passings = Callable[[Sequence[Hold], Window], Iterable[tuple[int, int]]]
+
+
 @attrs.define
 class LockTimes:
     """What was measured of a lock; durations in nanoseconds."""
@@ -47,6 +53,8 @@ class LockTimes:
     hand_overs: Histogram = attrs.Factory(Histogram)
     returns: Histogram = attrs.Factory(Histogram)  # release called -> the same contender holds again
     shares: collections.Counter[str] = attrs.Factory(collections.Counter)  # acquisitions by contender
+    #: When each hand-over began, and how long it took.
+    timeline: list[tuple[int, int]] = attrs.Factory(list)
     seconds: float = 0.0
 
     def merge(self, other: LockTimes) -> None:
@@ -54,11 +62,19 @@ class LockTimes:
         for name in ("waits", "pairs", "hand_overs", "returns"):
             getattr(self, name).merge(getattr(other, name))
         self.shares.update(other.shares)
+        self.timeline += other.timeline[: MOST_MOMENTS - len(self.timeline)]
         self.seconds += other.seconds
 
 
-def lock_times(holds: Sequence[Hold], window: Window) -> LockTimes:
-    """What was completed in the window; holds come in the order of their fences."""
+def lock_times(holds: Sequence[Hold], window: Window, passed: Passings | None = None) -> LockTimes:
+    """What was completed in the window.
+
+    Args:
+        holds: In the order of their fences.
+        window: What counts.
+        passed: Finds the hand-overs; by default from each holder to the next.
+    """
+    handed = list((passed or from_holder_to_holder)(holds, window))
     measured = [hold for hold in holds if hold.clock[0] in window]
     pairs = (_pair_ns(hold) for hold in measured)
     by_contender: dict[str, list[Hold]] = collections.defaultdict(list)
@@ -67,9 +83,10 @@ def lock_times(holds: Sequence[Hold], window: Window) -> LockTimes:
     return LockTimes(
         waits=Histogram(hold.clock[0] - hold.acquire.invoked_ns for hold in measured),
         pairs=Histogram(pair for pair in pairs if pair is not None),
-        hand_overs=Histogram(_hand_overs_ns(holds, window)),
+        hand_overs=Histogram(gap for _, gap in handed),
         returns=Histogram(gap for own in by_contender.values() for gap in _returns_ns(own)),
         shares=collections.Counter({who: len(own) for who, own in by_contender.items()}),
+        timeline=handed[:MOST_MOMENTS],
         seconds=window.seconds,
     )
 
@@ -92,6 +109,20 @@ def lock_figures(times: LockTimes, contenders: int) -> Figures:
     return figures
 
 
+def rivalry(holds: Sequence[Hold]) -> Figures:
+    """How many holds of others began while a contender of another process waited, from its call on."""
+    starts = sorted(hold.clock[0] for hold in holds)
+    rivals = [hold for hold in holds if hold.acquire.contender.startswith("rival")]
+    passed = [
+        bisect.bisect_left(starts, hold.clock[0]) - bisect.bisect_left(starts, hold.acquire.invoked_ns)
+        for hold in rivals
+    ]
+    if not passed:
+        return {"rival_turns": 0}
+    middle = statistics.median(passed)
+    return {"rival_turns": len(passed), "overtaken_p50": middle, "overtaken_max": max(passed)}
+
+
 def costs(spent: Mapping[str, int], acquisitions: float, holds: int) -> Figures:
     """What was spent per acquisition; a count that nobody kept is left out.
 
@@ -110,8 +141,12 @@ def percentiles(name: str, histogram: Histogram) -> Figures:
     """A histogram's percentiles and its largest value, in microseconds."""
     if not histogram.count:
         return {}
-    found = {f"{name}_p{percent}_us": histogram.percentile(percent) / 1e3 for percent in PERCENTILES}
+    found = {f"{name}_p{_digits(percent)}_us": histogram.percentile(percent) / 1e3 for percent in PERCENTILES}
     return {**found, f"{name}_max_us": histogram.largest / 1e3}
+
+
+def _digits(percent: float) -> str:
+    return f"{percent:g}".replace(".", "")
 
 
 def multiples(figures: Mapping[str, float], floors: Mapping[str, float]) -> Figures:
@@ -157,12 +192,35 @@ def _pair_ns(hold: Hold) -> int | None:
     return acquired + hold.release.completed_ns - hold.release.invoked_ns
 
 
-def _hand_overs_ns(holds: Sequence[Hold], window: Window) -> Iterator[int]:
-    """By the order of fences: from each release that found the next holder in line."""
+def from_holder_to_holder(
+    holds: Sequence[Hold], window: Window, which: Callable[[Hold], bool] = lambda hold: True
+) -> Iterator[tuple[int, int]]:
+    """By the order of fences: from each release that found the next holder in line; when, and how long."""
     for hold, following in itertools.pairwise(holds):
         release = hold.release
-        if release and release.invoked_ns in window and _stood_in_line(following, release):
-            yield _gap_ns(hold, following)
+        if release and which(hold) and release.invoked_ns in window and _stood_in_line(following, release):
+            yield release.invoked_ns, _gap_ns(hold, following)
+
+
+def from_writers(holds: Sequence[Hold], window: Window) -> Iterator[tuple[int, int]]:
+    """Of readers and writers: from each writer to whoever came next."""
+    return from_holder_to_holder(holds, window, lambda hold: hold.acquire.subject == "write")
+
+
+def from_the_last_to_arrive(holds: Sequence[Hold], window: Window) -> Iterator[tuple[int, int]]:
+    """Of a barrier: from the call of the last to arrive until each of the others passed."""
+    generations: dict[tuple[str, str], list[Hold]] = collections.defaultdict(list)
+    for hold in holds:
+        generations[hold.acquire.name, hold.acquire.subject].append(hold)
+    for passing in generations.values():
+        last = max(hold.acquire.invoked_ns for hold in passing)
+        if last in window:
+            yield from ((last, hold.clock[0] - last) for hold in passing if hold.acquire.invoked_ns < last)
+
+
+def none(holds: Sequence[Hold], window: Window) -> Iterator[tuple[int, int]]:
+    """Nothing is handed from one to another."""
+    return iter(())
 
 
 def _stood_in_line(hold: Hold, release: Operation) -> bool:

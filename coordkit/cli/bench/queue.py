@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
+import datetime
 from typing import Any
 
 import attrs
 
 from coordkit.cli import failure, options, terminal
+from coordkit.cli.bench import outputs
 
 _EXAMPLE = """\
 examples:
@@ -16,6 +17,8 @@ examples:
   coordkit bench queue --drain 100000 --json > queue.json
 
 exit status: 0; 1 when an item was lost, came twice or out of order; 69 when there is no etcd"""
+
+SCHEMA = "coordkit-bench-queue/1"
 
 #: A figure, what it is compared with, and how many times that it must be.
 _BARS = (
@@ -33,8 +36,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--drain", type=options.count, metavar="N", help="also drain N items of 1 KiB, and tell the memory"
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
+    outputs.register(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     busy = machine.load()
     load = queue_rounds.Load()
+    outputs.check(arguments)
     progress = terminal.Progress(arguments.repeats)
     peak_mib: float | None = None
     with server.serving(arguments.url) as etcd:
@@ -61,21 +64,26 @@ def run(arguments: argparse.Namespace) -> int:
     summary = figures.summary(rounds)
     met = [bars.Bar(name, figures.Spread.of([each[one] / each[other] for each in rounds]).median, least=least)
            for name, one, other, least in _BARS]  # fmt: skip
-    if arguments.json:
-        document = {
-            "benchmark": "queue",
-            "etcd": etcd.version,
-            "figures": {name: attrs.asdict(spread) for name, spread in summary.items()},
-            "bars": [bar.as_json() for bar in met],
-            "drained": arguments.drain,
-            "drain_peak_mib": peak_mib,
-            "correct": True,
-            "machine": machine.facts(busy),
-        }
-        print(json.dumps(document, indent=1))
-    else:
+    document = {
+        "schema": SCHEMA,
+        "benchmark": "queue",
+        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine.facts(busy),
+        "etcd": {"version": etcd.version, "private": etcd.private},
+        "plan": attrs.asdict(load),
+        "summary": {name: attrs.asdict(spread) for name, spread in summary.items()},
+        "repeats": rounds,
+        "bars": [bar.as_json() for bar in met],
+        "drained": arguments.drain,
+        "drain_peak_mib": peak_mib,
+        "clean": True,
+    }
+
+    def show() -> None:
         _show(etcd.version, summary, met, peak_mib, arguments.drain)
         print(machine.busy(busy) or "", end="")
+
+    outputs.tell(arguments, document, show)
     missed = arguments.strict and not all(bar.passed for bar in met)
     return failure.VIOLATION if missed else 0
 

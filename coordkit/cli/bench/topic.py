@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import pathlib
 import secrets
 import statistics
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from coordkit.cli import failure, options, terminal
+from coordkit.cli.bench import outputs
 
 if TYPE_CHECKING:
     from coordkit.cli.bench.crew import Crew, Worker
@@ -44,8 +44,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--messages", type=options.count, default=10_000, help="per repeat; default 10000")
     parser.add_argument("--samples", type=options.count, default=150, help="deliveries timed; default 150")
     parser.add_argument("--repeats", type=options.count, default=5, help="default 5")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
+    outputs.register(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     load = machine.load()
     plan = Plan(arguments.subscribers, arguments.messages, arguments.samples, arguments.repeats)
+    outputs.check(arguments)
     progress = terminal.Progress(plan.repeats)
     with (
         server.serving(arguments.url) as etcd,
@@ -66,10 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise failure.CommandFailed(str(error), failure.VIOLATION) from error
         finally:
             progress.clear()
-    if arguments.json:
-        print(json.dumps(report.as_json(), indent=1))
-    else:
-        report.show()
+    outputs.tell(arguments, report.as_json(), report.show)
     missed = arguments.strict and not all(bar.passed for bar in report.bars)
     return failure.VIOLATION if missed or report.wrong else 0
 
@@ -147,6 +144,7 @@ class Report:
 
         return {
             "schema": SCHEMA,
+            "benchmark": "topic",
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": machine.facts(self.load),
             "etcd": {"version": self.server.version, "private": self.server.private},

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from coordkit.cli import failure, options, terminal
+from coordkit.cli.bench import outputs
 
 _EXAMPLE = """\
 examples:
@@ -26,8 +26,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--seconds", type=options.positive, default=1.5, help="per client; default 1.5")
     parser.add_argument("--repeats", type=options.count, default=5, help="pairs; default 5")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
+    outputs.register(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,6 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     scenarios = [transports.Scenario(mode, load) for mode in modes for load in (1, 64)]
     peer, skipped = transports.peer(arguments.vs)
     load = machine.load()
+    outputs.check(arguments)
     progress = terminal.Progress(len(scenarios) * arguments.repeats)
     with server.serving(arguments.url) as etcd:
         try:
@@ -50,9 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             progress.clear()
     report = wire_report.Report(etcd, results, skipped, load)
-    if arguments.json:
-        print(json.dumps(report.as_json(), indent=1))
-    else:
-        report.show()
+    outputs.tell(arguments, report.as_json(), report.show)
     missed = arguments.strict and not all(bar.passed for bar in report.bars)
     return failure.VIOLATION if missed else 0

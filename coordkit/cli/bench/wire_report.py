@@ -63,6 +63,7 @@ class Report:
         """For programs."""
         return {
             "schema": SCHEMA,
+            "benchmark": "wire",
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": machine.facts(self.load),
             "etcd": {"version": self.server.version, "private": self.server.private},

@@ -1,4 +1,4 @@
-"""What `coordkit bench lock` and `coordkit demo` say at the end: a table, bars, a correctness line; or JSON.
+"""What a contention benchmark and `coordkit demo` say at the end: a table, bars, a correctness line; or JSON.
 
 The JSON is described in `benchmarks/README.md`; its `schema` changes when a field changes its meaning.
 """
@@ -16,18 +16,20 @@ from coordkit.cli.bench import machine
 from coordkit.cli.bench.bars import Bar
 from coordkit.cli.bench.contention import Plan, Result
 from coordkit.cli.bench.figures import Spread
+from coordkit.cli.bench.primitives import PRIMITIVES, Primitive
 from coordkit.cli.bench.server import Server
 from coordkit.testing.history import Rule
 
-SCHEMA = "coordkit-bench-lock/1"
+SCHEMA = "coordkit-bench-contention/1"
 _HISTOGRAMS = ("waits", "pairs", "hand_overs", "returns")
 
 #: Label, figure, and how a number is written. A figure that no scenario has is no row.
 _ROWS = (
-    ("acquisitions/s", "acquisitions_per_s", "{:,.0f}"),
+    ("{counts}/s", "acquisitions_per_s", "{:,.0f}"),
     ("wait p50, ms", "wait_p50_us", "ms"),
     ("wait p95, ms", "wait_p95_us", "ms"),
     ("wait p99, ms", "wait_p99_us", "ms"),
+    ("wait p99.9, ms", "wait_p999_us", "ms"),
     ("wait max, ms", "wait_max_us", "ms"),
     ("acquire + release p50, ms", "pair_p50_us", "ms"),
     ("hand-overs", "hand_overs", "{:,.0f}"),
@@ -50,6 +52,13 @@ _ROWS = (
     ("hand-over p95 / floor", "hand_over_p95_x", "{:.2f}"),
     ("hand-over p99 / floor", "hand_over_p99_x", "{:.2f}"),
     ("time per acquisition / floor", "cycle_x", "{:.2f}"),
+    ("the fair lock, acquisitions/s", "lock_per_s", "{:,.0f}"),
+    ("a bare FIFO baton, acquisitions/s", "baton_per_s", "{:,.0f}"),
+    ("acquisitions/s / the fair lock's", "lock_x", "{:.2f}"),
+    ("acquisitions/s / the baton's", "baton_x", "{:.2f}"),
+    ("turns of another process", "rival_turns", "{:,.0f}"),
+    ("overtaken before its turn, p50", "overtaken_p50", "{:,.0f}"),
+    ("overtaken before its turn, max", "overtaken_max", "{:,.0f}"),
 )
 
 
@@ -67,35 +76,41 @@ class Report:
         return all(result.clean for result in self.results)
 
     @property
+    def primitive(self) -> Primitive:
+        """All scenarios of a run are of one."""
+        return PRIMITIVES[self.results[0].scenario.primitive]
+
+    @property
     def bars(self) -> list[Bar]:
-        """The multiples of the floor that a release must keep to."""
+        """What a release must reach."""
         found = []
         for result in self.results:
             figures = result.summary()
-            for figure, most in _bars_of(result).items():
+            for figure, (word, bound) in self.primitive.bars(result.scenario).items():
                 if figure in figures:
-                    found.append(Bar(f"{result.scenario.name}: {figure}", figures[figure].median, most=most))
+                    name, median = f"{result.scenario.name}: {figure}", figures[figure].median
+                    unit = "x" if figure.endswith("_x") else ""
+                    found.append(Bar(name, median, **{word: bound}, unit=unit))
         return found
 
     def correctness(self) -> str:
         """One line: what the checker found in everything that was run."""
         verdicts = [repeat.verdict for result in self.results for repeat in result.repeats]
         counts = {rule: sum(verdict.count(rule) for verdict in verdicts) for rule in Rule}
-        fences = f"{counts[Rule.FENCE]} repeated" if counts[Rule.FENCE] else "rising"
-        holds = sum(verdict.holds for verdict in verdicts)
-        return (
-            f"correctness: overlaps {counts[Rule.OVERLAP]}, order inversions {counts[Rule.ORDER]}, "
-            f"fences {fences}, by the clock {counts[Rule.CLOCK]} violations; {holds:,} holds judged"
-        )
+        broken = ", ".join(f"{rule.value} {count}" for rule, count in counts.items() if count)
+        count = sum(verdict.holds for verdict in verdicts)
+        found = f"VIOLATIONS: {broken}" if broken else f"{self.primitive.promise}; no violation"
+        return f"correctness: {found}; {count:,} {self.primitive.counts} judged"
 
     def show(self) -> None:
         """To standard output, for people."""
         kind = "private etcd" if self.server.private else "etcd"
-        title = f"{kind} {self.server.version}; median of {self.plan.repeats} repeats (lowest to highest)"
+        spread = f"median of {self.plan.repeats} repeats (lowest to highest)"
+        title = f"{self.primitive.name}: {kind} {self.server.version}; {spread}"
         table(title, self.results).show()
         for bar in self.bars:
             print(bar)
-        if self.server.endpoint is None:
+        if self.server.endpoint is None and self.primitive.floors:
             print("floor: not measured; its client knows neither TLS nor passwords")
         if warning := machine.busy(self.load):
             print(warning)
@@ -110,6 +125,8 @@ class Report:
         """For programs."""
         return {
             "schema": SCHEMA,
+            "benchmark": self.primitive.name,
+            "counts": self.primitive.counts,
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": machine.facts(self.load),
             "etcd": {"version": self.server.version, "private": self.server.private},
@@ -123,8 +140,9 @@ class Report:
 def table(title: str, results: Sequence[Result]) -> terminal.Table:
     """Figures down, scenarios across."""
     summaries = [result.summary() for result in results]
+    counts = PRIMITIVES[results[0].scenario.primitive].counts
     rows = [
-        [label, *(_cell(summary.get(figure), form) for summary in summaries)]
+        [label.format(counts=counts), *(_cell(summary.get(figure), form) for summary in summaries)]
         for label, figure, form in _ROWS
         if any(figure in summary for summary in summaries)
     ]
@@ -141,23 +159,17 @@ def _cell(spread: Spread | None, form: str) -> str:
     return median if low == high else f"{median} ({low} to {high})"
 
 
-def _bars_of(result: Result) -> dict[str, float]:
-    if result.scenario.contenders == 1:
-        return {"pair_p50_x": 1.25}
-    if result.scenario.mode != "processes":
-        return {}
-    most = {2: 2.5, 8: 4.5}.get(result.scenario.contenders)
-    return {"hand_over_p50_x": most} if most else {}
-
-
 def _scenario(result: Result) -> dict[str, Any]:
     violations = [violation for repeat in result.repeats for violation in repeat.verdict.violations]
     return {
         "name": result.scenario.name,
         "mode": result.scenario.mode,
         "contenders": result.scenario.contenders,
+        "rivals": result.scenario.rivals,
         "summary": {name: attrs.asdict(spread) for name, spread in result.summary().items()},
         "repeats": [repeat.found for repeat in result.repeats],
+        "shares": result.shares(),
+        "timeline_ns": result.timeline(),
         "histograms_ns": {name: result.histogram(name).as_json() for name in _HISTOGRAMS},
         "correctness": {
             "holds": sum(repeat.verdict.holds for repeat in result.repeats),

@@ -1,0 +1,206 @@
+"""Benchmarks of each primitive, within this process: what they see is judged, told, drawn and compared."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import attrs
+import pytest
+
+from coordkit.cli import failure, main
+from coordkit.cli.bench import contention, contention_report, figures, outputs
+from coordkit.cli.bench.contenders import Contenders
+from coordkit.cli.bench.primitives import PRIMITIVES, Context, Scenario
+from coordkit.cli.bench.server import Server
+from coordkit.testing import history
+from coordkit.testing.history import Hold, Kind, Operation, Result, Rule, Verdict, clock_ns
+
+CONTENDERS = 3
+
+
+def contend(etcd, namespace, tmp_path, primitive, seconds=0.2, **terms):
+    """One round of three contenders; what they saw, and the window."""
+    url = f"etcd://{etcd.endpoint}/{namespace}"
+    path = tmp_path / "history.jsonl"
+    contenders = Contenders(url, "bench", ["0", "1", "2"], 0.0, primitive=primitive, terms=terms)
+    start = clock_ns()
+    try:
+        contenders.round(start, start, start + round(seconds * 1e9), str(path), number=1)
+    finally:
+        contenders.close()
+    return url, history.load(path), figures.Window(start, start + 10**10)
+
+
+class TestEach:
+    @pytest.mark.parametrize("name", sorted(PRIMITIVES))
+    def test_contenders_of_each_primitive_are_judged_and_counted(self, etcd, namespace, tmp_path, name):
+        """
+        Its checker finds what the contenders did, and nothing wrong.
+        """
+        url, seen, window = contend(etcd, namespace, tmp_path, name)
+        primitive = PRIMITIVES[name]
+
+        verdict = primitive.judge(seen, Context(url, CONTENDERS, limit=1))
+        times = figures.lock_times(primitive.holds(seen), window, primitive.passed)
+
+        assert verdict.clean, verdict.violations[0].why
+        assert verdict.holds == times.shares.total() > 0
+        assert len(times.shares) == CONTENDERS
+
+    def test_a_barrier_is_passed_by_all_and_broken_once(self, etcd, namespace, tmp_path):
+        """
+        Whoever sees the end of the round breaks the generation that would never fill.
+        """
+        _, seen, _ = contend(etcd, namespace, tmp_path, "barrier")
+
+        broken = [each for each in seen if each.result is Result.FAIL]
+
+        assert len({each.subject for each in broken}) <= 1
+        assert not [each for each in seen if each.result is Result.UNKNOWN]
+
+    def test_an_open_loop_counts_from_the_meant_beginning(self, etcd, namespace, tmp_path):
+        """
+        Cycles begin on a grid, whenever the one before has ended.
+        """
+        _, seen, _ = contend(etcd, namespace, tmp_path, "lock", every_ns=10_000_000)
+
+        asked = sorted(each.invoked_ns for each in seen if each.kind is Kind.ACQUIRE)
+
+        assert {(later - asked[0]) % 10_000_000 for later in asked} == {0}
+
+    def test_two_sessions_with_one_lease_are_found(self):
+        """
+        A lease is never granted twice.
+        """
+        opened = Operation(Kind.ACQUIRE, Result.OK, 1, "a", 0, 1, 2, fence=7)
+
+        verdict = PRIMITIVES["session"].judge([opened, attrs.evolve(opened, contender="b")], None)
+
+        assert verdict.count(Rule.FENCE) == 1
+
+
+def call(who, invoked_ns, completed_ns, **fields):
+    return Hold(Operation(Kind.WAIT, Result.OK, 1, who, 0, invoked_ns, completed_ns, **fields), None)
+
+
+class TestPassings:
+    WINDOW = figures.Window(0, 100)
+
+    def test_of_a_barrier_they_count_from_the_last_to_arrive(self):
+        """
+        Generation by generation; the last one itself is not counted.
+        """
+        holds = [
+            call("a", 1, 12, subject="1"),
+            call("b", 9, 11, subject="1"),
+            call("a", 20, 26, subject="2"),
+            call("b", 22, 25, subject="2"),
+        ]
+
+        assert list(figures.from_the_last_to_arrive(holds, self.WINDOW)) == [(9, 3), (22, 4)]
+
+    def test_of_readers_and_writers_only_writers_hand_over(self):
+        """
+        After a reader's release there may be other readers.
+        """
+        holds = []
+        for number, subject in enumerate(["write", "read", "read"]):
+            at = 10 * number
+            told = {"fence": number + 1, "subject": subject}
+            acquire = Operation(Kind.ACQUIRE, Result.OK, 1, "a", 0, 0, at + 1, **told)
+            release = Operation(Kind.RELEASE, Result.OK, 1, "a", 1, at + 5, at + 6, **told)
+            holds.append(Hold(acquire, release))
+
+        assert list(figures.from_writers(holds, self.WINDOW)) == [(5, 6)]
+
+    def test_a_rival_is_overtaken_by_what_was_granted_while_it_waited(self):
+        """
+        Counted from its call.
+        """
+        holds = [call("0", 0, at) for at in (5, 15, 25, 35)] + [call("rival-0", 10, 30)]
+
+        found = figures.rivalry(holds)
+
+        assert found == {"rival_turns": 1, "overtaken_p50": 2, "overtaken_max": 2}
+
+
+def document(rates, **fields):
+    """What a benchmark of a lock would have told."""
+    repeats = [{"acquisitions_per_s": rate} for rate in rates]
+    return {
+        "schema": "s/1",
+        "benchmark": "lock",
+        "scenarios": [{"name": "2 threads", "repeats": repeats}],
+        **fields,
+    }
+
+
+class TestOutputs:
+    def test_every_figure_of_every_repeat_is_a_line_of_csv(self, tmp_path):
+        """
+        With its scenario, whichever benchmark it is of.
+        """
+        outputs.write_csv(document([1.0, 2.0]), tmp_path / "x.csv")
+
+        rows = list(csv.reader((tmp_path / "x.csv").read_text().splitlines()))
+
+        assert rows[1:] == [
+            ["lock", "2 threads", "acquisitions_per_s", "1", "1.0"],
+            ["lock", "2 threads", "acquisitions_per_s", "2", "2.0"],
+        ]
+
+    def test_series_are_found_in_documents_of_every_kind(self):
+        """
+        Rounds by client, repeats as a list, repeats by figure.
+        """
+        wire = {"scenarios": [{"name": "one", "rounds": {"us": [{"x": 1}, {"x": 2}]}}]}
+
+        assert outputs.series(wire) == {("one, us", "x"): [1, 2]}
+        assert outputs.series({"repeats": {"x": [1, 2]}}) == {("", "x"): [1, 2]}
+        assert outputs.series({"repeats": [{"x": 1}, {"x": 2}]}) == {("", "x"): [1, 2]}
+
+    def test_runs_are_compared_by_ratio_and_by_their_quartiles(self):
+        """
+        Ranges that do not meet are told; too few repeats say nothing.
+        """
+        old, near, far = document([10.0, 11, 12]), document([11.0, 12, 13]), document([30.0, 33, 36])
+
+        assert [each.overlap for each in outputs.compare(old, near)] == [True]
+        (apart,) = outputs.compare(old, far)
+        assert (apart.ratio, apart.overlap) == (3, False)
+        assert outputs.compare(old, document([30.0]))[0].overlap is None
+
+    def test_a_run_of_another_benchmark_is_refused(self):
+        """
+        Ratios between different things would mean nothing.
+        """
+        with pytest.raises(failure.CommandFailed, match="of queue"):
+            outputs.compare(document([1.0], benchmark="queue"), document([1.0]))
+
+    def test_an_earlier_run_that_cannot_be_read_is_a_usage_error(self, tmp_path, capsys):
+        """
+        And it is found before anything is measured again.
+        """
+        status = main.main(["bench", "lock", "--compare", str(tmp_path / "none.json")])
+
+        assert status == failure.USAGE
+        assert "no earlier run" in capsys.readouterr().err
+
+    def test_a_run_is_drawn(self, etcd, namespace, tmp_path):
+        """
+        All four plots, from the document alone.
+        """
+        pytest.importorskip("matplotlib")
+        from coordkit.cli.bench import plots
+
+        _, seen, window = contend(etcd, namespace, tmp_path, "lock")
+        times = figures.lock_times(PRIMITIVES["lock"].holds(seen), window)
+        repeat = contention.Repeat(figures.lock_figures(times, CONTENDERS), times, Verdict(1, ()))
+        result = contention.Result(Scenario("threads", CONTENDERS), [repeat])
+        server = Server("etcd://nowhere", None, "3.5.1", private=False)
+        report = contention_report.Report(server, contention.Plan(repeats=1), [result])
+
+        plots.draw(json.loads(json.dumps(report.as_json())), tmp_path / "x.svg")
+
+        assert (tmp_path / "x.svg").read_text().count("<g id=\"axes_") >= 4
