@@ -125,11 +125,10 @@ class TestNames:
 
     def test_every_error_in_the_table_exists(self):
         """
-        Those of recipes to come are not there yet.
+        And every error is in the table.
         """
         named = set(re.findall(r"`(?:fencing\.)?([A-Z]\w+)`", readme("Errors")))
-        builtin = {"RuntimeError", "ValueError", "TimeoutError"}
-        to_come = {"LimitMismatch", "ClaimLost", "QueueFull", "BrokenBarrier", "Gap"}
+        builtin = {"RuntimeError", "ValueError", "TimeoutError", "BrokenBarrierError", "Full"}
         errors = {
             name
             for module in (coordkit.errors, fencing)
@@ -137,7 +136,7 @@ class TestNames:
             if isinstance(each, type) and issubclass(each, coordkit.CoordError)
         }
 
-        assert named - builtin == errors - to_come
+        assert named - builtin == errors
 
     def test_every_variable_in_the_table_is_read(self, monkeypatch):
         """
