@@ -121,8 +121,7 @@ def _look(
         limit=most,
         max_create_revision=ticket.create_revision,
     )
-    request = kv.txn_request([], [older, kv.get(ticket.key), *also])
-    result = ticket.session.client.txn(request, deadline)
+    result = ticket.session.client.look([older, kv.get(ticket.key), *also], deadline)
     found, mine = result.found(0), result.found(1).first
     before = tuple(other for other in found.kvs if other.key != ticket.key)
     shows_us = mine is not None and mine.create_revision == ticket.create_revision

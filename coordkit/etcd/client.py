@@ -145,6 +145,35 @@ class Client:
         """A read, repeated within its deadline."""
         return self.unary(RANGE, request, messages.RangeResponse, deadline, repeatable=True)
 
+    def look(self, ops: typing.Sequence[kv.Op], deadline: Deadline) -> kv.TxnResult:
+        """Several reads at one revision, as the result of a transaction that only reads would be.
+
+        It is none: a client that goes away while such a one runs ends the whole server, up to etcd 3.4.20 and
+        3.5.4 (its issue 14110).
+
+        Args:
+            ops: Reads, at least one.
+            deadline: For all of them, retries included.
+
+        Raises:
+            Unavailable, DeadlineExceeded, Rejected: Nothing was read.
+
+        Cost: 1 round trip for each.
+        """
+        requests = [messages.RequestOp.FromString(op.encoded).request_range for op in ops]
+        while True:
+            result = messages.TxnResponse(succeeded=True)
+            revision = 0
+            try:
+                for request in requests:
+                    request.revision = revision
+                    reply = self.read(request, deadline)
+                    revision = revision or reply.header.revision
+                    result.responses.add().response_range.CopyFrom(reply)
+            except errors.Gap:
+                continue  # compacted meanwhile: all of it again, at a newer revision
+            return kv.TxnResult(result, revision)
+
     def txn(self, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
         """A transaction, sent once as far as anybody can know."""
         reply = self.unary(TXN, request, messages.TxnResponse, deadline)

@@ -268,9 +268,9 @@ class _OwnKey:
         if self._cancelled or self._term.is_lost:
             return
         session = self._term.session
-        look = kv.txn_request([], [kv.get(self._term.key)])
+        limit = NEVER.sooner(max(0.1, session.remaining()))
         try:
-            result, _ = session.insist(look, NEVER.sooner(max(0.1, session.remaining())))
+            result = session.client.look([kv.get(self._term.key)], limit)
         except errors.CoordError:
             return  # then the session is at its end, too
         found = result.found(0).first

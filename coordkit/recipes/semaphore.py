@@ -44,14 +44,14 @@ class Semaphore(locklike.LineLock):
         self._agreed: int | None = None
 
     def available(self) -> int:
-        """How many permits nobody holds or awaits.  Cost: 1 round trip."""
+        """How many permits nobody holds or awaits.  Cost: 2 round trips."""
         limit, places = self._read()
         return max(0, limit - len(places))
 
     def holders(self) -> list[tickets.Contender]:
         """Whose turn it is: the oldest places, as many as the limit says.
 
-        Right after it was made smaller more may hold than this shows.  Cost: 1 round trip.
+        Right after it was made smaller more may hold than this shows.  Cost: 2 round trips.
         """
         limit, places = self._read()
         return places[:limit]
@@ -72,7 +72,7 @@ class Semaphore(locklike.LineLock):
         Raises:
             Unavailable, DeadlineExceeded: `outcome` says whether it may have been, or may yet be, changed.
 
-        Cost: 1 round trip and 1 commit.
+        Cost: 2 round trips and 1 commit.
         """
         wanted = _checked(limit)
         line, session = self._permits(NEVER)
@@ -125,7 +125,7 @@ class Semaphore(locklike.LineLock):
         line, session = self._permits(NEVER)
         limits = kv.range(line.limits, keys_only=True)
         everybody = kv.range(line.before, oldest_first=True)
-        found = session.client.txn(kv.txn_request([], [limits, everybody]), session.client.deadline(None))
+        found = session.client.look([limits, everybody], session.client.deadline(None))
         limit = line.limit_of(found.found(0).kvs)
         places = [tickets.contender(each, session) for each in found.found(1).kvs]
         return (self._wanted or 0) if limit is None else self._agree(limit), places

@@ -18,7 +18,7 @@ from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import dialler as diallers
 from coordkit.etcd import endpoints, kv, watch
-from coordkit.testing import LocalEtcd, loopback
+from coordkit.testing import LocalEtcd, compact, loopback
 from coordkit.wire import grpc, messages
 
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100", "--bcrypt-cost=4")
@@ -331,6 +331,53 @@ class TestTransactions:
         Without conditions it succeeds, and its revision is the current one.
         """
         assert coord.kv.txn().commit().succeeded
+
+
+class TestLooks:
+    def test_several_reads_see_one_revision(self, coord, prefix, monkeypatch):
+        """
+        What is written between the first and the second is in neither.
+        """
+        coord.kv.put(f"{prefix}a", b"1")
+        real = coord.client.read
+
+        def read(request: messages.RangeRequest, deadline: Deadline) -> messages.RangeResponse:
+            reply = real(request, deadline)
+            coord.kv.put(f"{prefix}b", b"later")
+            return reply
+
+        monkeypatch.setattr(coord.client, "read", read)
+        ops = [kv.range(prefix), kv.range(prefix, count_only=True), kv.get(f"{prefix}b")]
+
+        found = coord.client.look(ops, Deadline.after(5))
+
+        assert [each.key for each in found.found(0).kvs] == [f"{prefix}a".encode()]
+        assert found.found(1).count == 1
+        assert found.found(2).first is None
+        assert found.revision == found.found(0).kvs[0].mod_revision
+
+    def test_a_compaction_between_them_begins_them_anew(self, server, monkeypatch):
+        """
+        The first one's revision is gone before the second is asked for.
+        """
+        with coordkit.connect(server.url) as coord:
+            coord.kv.put("/a", b"1")
+            real, reads = coord.client.read, []
+
+            def read(request: messages.RangeRequest, deadline: Deadline) -> messages.RangeResponse:
+                reply = real(request, deadline)
+                reads.append(request.revision)
+                if len(reads) == 1:
+                    coord.kv.put("/a", b"2")
+                    compact(coord)
+                return reply
+
+            monkeypatch.setattr(coord.client, "read", read)
+
+            found = coord.client.look([kv.get("/a"), kv.get("/a")], Deadline.after(5))
+
+            assert [found.found(index).first.value for index in range(2)] == [b"2", b"2"]
+            assert reads == [0, 0, found.revision]
 
 
 class TestRefusals:

@@ -90,6 +90,13 @@ class Arrivals:
         with self._lock:
             if feed is self._feed and self.since is None:
                 self.since = revision
+        if revision > self.known:
+            self._on_item()  # what came between the look and the watch was told by nobody
+        self._on_room()
+
+    def missed(self, feed: _Feed) -> None:
+        """The watch is over: everybody looks anew, and opens another one."""
+        self.drop(feed)
         self._on_item()
         self._on_room()
 
@@ -130,8 +137,7 @@ class _Feed:
         self._arrivals.tell(events)
 
     def on_gap(self, compacted: int) -> None:
-        self._arrivals.drop(self)
-        self._arrivals.stands(self, compacted)  # everybody looks anew, and opens another one
+        self._arrivals.missed(self)
 
     def on_refused(self, error: errors.CoordError) -> None:
         """Without a watch there is only the look once a TTL."""

@@ -1,6 +1,6 @@
 """The fetcher: claims for all callers of a process as many items as they wait for, and not one more.
 
-It is a thread that exists while somebody waits.  A round is: read the head of the queue (1 round trip), share
+It is a thread that exists while somebody waits.  A round is: read the head of the queue (4 reads), share
 it out among the callers (`window.plan`), claim (1 commit), hand out.  With nothing to be had it sleeps, and
 reads nothing, until the watch tells of something.
 
@@ -22,7 +22,6 @@ import weakref
 
 from coordkit import errors, forks
 from coordkit.deadline import NEVER, Deadline
-from coordkit.etcd import kv
 from coordkit.recipes.queue import claiming, upkeep, window
 from coordkit.recipes.queue.delivery import Delivery, Desk
 from coordkit.recipes.queue.window import Candidate, Want, Window
@@ -215,16 +214,15 @@ class Fetcher:
             self._sleep(site, desk, found)
 
     def _look(self, desk: Desk, wanted: int) -> Window:
-        """Read the head of the queue, as far as is needed.  Cost: 1 round trip, more if much is claimed."""
+        """Read the head of the queue, as far as is needed.  Cost: 4 round trips, more if much is claimed."""
         layout, client = desk.layout, desk.session.client
         limit = min(wanted + window.STEP + self._claims_seen, window.LARGEST)
         found: Window | None = None
         while True:
             start = b"" if found is None else found.last_key + b"\0"
             first = self._first if found is None else found.last_id
-            request = kv.txn_request([], window.read_ops(layout, limit, first, start))
-            request.key = layout.items
-            page = window.read(layout, client.txn(request, client.deadline(None)))
+            ops = window.read_ops(layout, limit, first, start)
+            page = window.read(layout, client.look(ops, client.deadline(None)))
             found = page if found is None else found.with_next(page)
             if not found.more or len(found.candidates) >= wanted + self._step:
                 break

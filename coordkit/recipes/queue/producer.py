@@ -101,9 +101,8 @@ class Producer:
         """A stamp that is not too old: else what others have put since would be overtaken."""
         client = self._link.client
         if time.monotonic() - self._stamped_at_s > FRESH_S:
-            look = kv.txn_request([], [kv.range(self._layout.receipts, count_only=True)])
-            look.key = self._layout.prefix
-            self._heard_of(client.txn(look, deadline).revision)
+            look = kv.range(self._layout.receipts, count_only=True)
+            self._heard_of(client.look([look], deadline).revision)
         self._stamp = max(self._stamp, client.seen_revision)
 
     def _heard_of(self, revision: int) -> None:

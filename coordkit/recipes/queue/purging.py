@@ -41,9 +41,8 @@ def _purge_free(link: Link, layout: names.Layout) -> int:
     client = link.client
     start, purged = b"", 0
     for _ in range(ROUNDS):
-        look = kv.txn_request([], [kv.range(layout.items, keys_only=True, limit=PAGE, start=start)])
-        look.key = layout.items
-        found = client.txn(look, client.deadline(None)).found(0)
+        page = kv.range(layout.items, keys_only=True, limit=PAGE, start=start)
+        found = client.look([page], client.deadline(None)).found(0)
         ids = [id_ for each in found.kvs if (id_ := layout.id_of_item(each.key)) is not None]
         if ids:
             request = kv.txn_request([], [_delete_if_free(layout, id_) for id_ in ids])

@@ -77,9 +77,7 @@ class Room:
         ops = [kv.range(layout.items, count_only=True)]
         if self._most_bytes < math.inf:
             ops.append(kv.range(layout.items, limit=SAMPLE))
-        request = kv.txn_request([], ops)
-        request.key = layout.items
-        result = client.txn(request, client.deadline(None))
+        result = client.look(ops, client.deadline(None))
         count = result.found(0).count
         self._left = self._most - count
         self._left_bytes = self._most_bytes

@@ -64,9 +64,8 @@ def promote(link: Link, layout: names.Layout) -> bool:
     Cost: 1 round trip and 1 commit.
     """
     client = link.client
-    request = kv.txn_request([], [kv.range(layout.delayed, limit=MOST_PROMOTED)])
-    request.key = layout.delayed
-    found = client.txn(request, client.deadline(None)).found(0)
+    delayed = kv.range(layout.delayed, limit=MOST_PROMOTED)
+    found = client.look([delayed], client.deadline(None)).found(0)
     ops: list[kv.Op] = []
     size_bytes = 0
     for each in found.kvs:
