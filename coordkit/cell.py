@@ -60,7 +60,7 @@ class Entry(typing.Generic[S]):
     def __init__(self, change: Change[S, typing.Any]) -> None:
         self.change = change
         self.waiter = channels.Waiter()
-        self.sent = False  # it may have been applied
+        self.sent = False  # it may have been applied, or be on its way right now
         self.result: typing.Any = None
         self.failure: BaseException | None = None
         self.over = False
@@ -136,7 +136,8 @@ class Cell(typing.Generic[S]):
                 elif not entry.over and not self.link.client.wait(entry.waiter, deadline):
                     raise errors.DeadlineExceeded("the time ran out")
         except clients.OUTAGE as error:
-            if not entry.over:
+            # First of all off the flight: until then another thread may send it.
+            if self._abandon(entry):
                 raise self._unsettled(entry, error) from error
         finally:
             self._abandon(entry)
@@ -190,11 +191,11 @@ class Cell(typing.Generic[S]):
             heir.waiter.wake()
             return
 
-    def _abandon(self, entry: Entry[S]) -> None:
-        """Nobody waits for it any more."""
+    def _abandon(self, entry: Entry[S]) -> bool:
+        """Nobody waits for it any more; False if it was over already."""
         with self._lock:
             if entry.over:
-                return
+                return False
             entry.over = True
             if entry in self._queue:
                 self._queue.remove(entry)
@@ -206,6 +207,7 @@ class Cell(typing.Generic[S]):
                     self._flight = None  # a copy that comes late compares the same revision as the next one
             if not self._led:
                 self._wake_heir()
+            return True
 
     def _unsettled(self, entry: Entry[S], error: errors.CoordError) -> errors.CoordError:
         """What the caller is told whose change is not known to be done."""
@@ -233,6 +235,8 @@ class Cell(typing.Generic[S]):
         except clients.OUTAGE as error:
             if error.outcome is errors.Outcome.UNKNOWN:
                 self._doubt(flight)
+            elif not flight.doubtful:
+                self._disembark(flight)  # one of them may give up: the next request must be without it
             return error
         except errors.LeaseNotFound:
             flight.session.lose("etcd says that its lease is gone")
@@ -271,6 +275,8 @@ class Cell(typing.Generic[S]):
             if not entries:
                 return None
             self._flight = flight = self._plan(session, entries, known)
+            for entry in entries:
+                entry.sent = True  # from here on: whoever gives up does not see what becomes of the request
         return flight
 
     def _plan(self, session: Session, entries: list[Entry[S]], known: tuple[S, int]) -> _Flight[S]:
@@ -313,8 +319,6 @@ class Cell(typing.Generic[S]):
 
     def _doubt(self, flight: _Flight[S]) -> None:
         flight.doubtful = True
-        for entry in list(flight.entries):
-            entry.sent = True
 
     def _look_closer(
         self, flight: _Flight[S], refusal: errors.CoordError, deadline: Deadline

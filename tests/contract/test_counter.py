@@ -234,6 +234,48 @@ class TestDoubt:
             assert counter.add(timeout=30) in (101, 102)
             assert coord.counter("hits").get() == counter.get() == 102
 
+    def test_who_gives_up_while_another_sends_for_it_is_told_unknown(self, coord, monkeypatch):
+        """
+        Two additions travel together, and the one that does not lead has less time.
+        """
+        counter = coord.counter("hits")
+        counter.add(100)
+        told: list[errors.CoordError] = []
+        sent, gates = threading.Semaphore(0), threading.Semaphore(0)
+        txn = coord.client.txn
+
+        def held_up(request, deadline):
+            sent.release()
+            gates.acquire(timeout=30)
+            return txn(request, deadline)
+
+        def add(timeout: float) -> None:
+            try:
+                counter.add(timeout=timeout)
+            except errors.CoordError as error:
+                told.append(error)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(coord.client, "txn", held_up)
+            crew = [threading.Thread(target=add, args=(30,)) for _ in range(2)]
+            crew[0].start()
+            sent.acquire()
+            crew[1].start()
+            wait_until(lambda: len(counter._cell._queue) == 1)
+            hurried = threading.Thread(target=add, args=(0.5,))
+            hurried.start()
+            wait_until(lambda: len(counter._cell._queue) == 2)
+
+            gates.release()
+            sent.acquire()
+            hurried.join()
+
+            gates.release()
+            for thread in crew:
+                thread.join()
+        assert [each.outcome for each in told] == [errors.Outcome.UNKNOWN]
+        assert counter.get() == 103
+
     def test_a_session_that_ends_takes_the_receipt_with_it(self, coord, etcd, namespace):
         """
         Then what is in doubt stays in doubt: UNKNOWN; and a new session goes on counting.
