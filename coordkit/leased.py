@@ -234,7 +234,9 @@ class LeasedKeys(abc.ABC):
             if not isinstance(doubt, _OUTAGE) or deadline.expired:
                 raise doubt
             return self._find_out(key, epoch, deadline)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, _OUTAGE):
+                error.outcome = errors.Outcome.UNKNOWN  # of the create: a question not asked settles nothing
             self.defer(lambda: self.withdraw(key, epoch))
             raise
 

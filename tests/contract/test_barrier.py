@@ -6,6 +6,7 @@ Where the contract is that of threading.Barrier the same test runs on a threadin
 from __future__ import annotations
 
 import collections
+import itertools
 import pickle
 import threading
 from collections.abc import Callable
@@ -377,6 +378,30 @@ class TestBetweenProcesses:
         coord.barrier("start", 1).reset()
 
         assert coord.barrier("start", 1).wait(PATIENCE_S) == 0
+
+
+    def test_an_arrival_in_doubt_stays_in_doubt_when_nobody_can_be_asked(self, coord, monkeypatch):
+        """
+        It was applied, its reply was lost, and then nothing could be sent: UNKNOWN, for it may count.
+        """
+        barrier = coord.barrier("start", 2)
+        with pytest.raises(errors.BrokenBarrier):
+            barrier.wait(timeout=0.1)
+        barrier.reset()
+        answer, requests = coord.client.txn, itertools.count()
+
+        def txn(request: Any, deadline: Any) -> Any:
+            if next(requests):
+                raise errors.Unavailable("nobody is there")
+            answer(request, deadline)
+            raise errors.Unavailable("the reply was lost", errors.Outcome.UNKNOWN)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(coord.client, "txn", txn)
+            with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)) as caught:
+                barrier.wait(timeout=1)
+
+        assert caught.value.outcome is errors.Outcome.UNKNOWN
 
 
 class TestKeys:
