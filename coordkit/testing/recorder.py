@@ -59,7 +59,8 @@ class Witness:
 
     def __init__(self, recorder: Recorder, label: str, name: str) -> None:
         self._recorder = recorder
-        self._label = label
+        #: Who it is.
+        self.label = label
         self._name = name
         self._indexes = itertools.count()
 
@@ -76,7 +77,7 @@ class Witness:
         """
         call: dict[str, Any] = {
             "process": os.getpid(),
-            "contender": self._label,
+            "contender": self.label,
             "index": next(self._indexes),
             "name": self._name,
             "invoked_ns": clock_ns(),

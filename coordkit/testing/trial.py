@@ -1,7 +1,8 @@
 """`python -m coordkit.testing.trial PLAY`: one primitive, some members, bad weather; judged, in one process.
 
 Members are threads, two to a coordinator.  Meanwhile sessions are ended, history is compacted, and keys that
-wait are deleted by hand.  When all is calm again, nothing may be left behind by those who still live.
+wait are deleted by hand.  When all is calm again, and what was late has come, nothing may be left behind by
+those who still live.
 
 Prints one JSON line: what was done, how often the weather struck, and what is wrong.  Exit status 1 when
 something is.
@@ -40,17 +41,20 @@ class Trial:
         self._folder = tempfile.TemporaryDirectory(prefix="coordkit-trial-")
         self._path = pathlib.Path(self._folder.name, "history.jsonl")
         self._recorder = Recorder(self._path)
+        self._teams: list[coordkit.Coordinator] = []
         self.broken: list[str] = []
         self.strokes = 0
 
     def run(self) -> None:
-        """Let them play, then look."""
-        teams = [coordkit.connect(self._url, ttl=2) for _ in range((self._members + 1) // 2)]
+        """Let them play."""
+        self._teams = [coordkit.connect(self._url, ttl=2) for _ in range((self._members + 1) // 2)]
         crew = [
-            threading.Thread(target=self._take_part, args=(teams[number // 2], str(number)), daemon=True)
+            threading.Thread(
+                target=self._take_part, args=(self._teams[number // 2], str(number)), daemon=True
+            )
             for number in range(self._members)
         ]
-        fate = threading.Thread(target=self._fate, args=(teams,), daemon=True)
+        fate = threading.Thread(target=self._fate, args=(self._teams,), daemon=True)
         for thread in (*crew, fate):
             thread.start()
         self._enough.wait(self._seconds)
@@ -60,9 +64,14 @@ class Trial:
             thread.join(max(0.0, end_s - time.monotonic()))
         if any(thread.is_alive() for thread in crew):
             self.broken.append("hang: a member did not come to an end")
-        self.broken += self._leftovers(teams[0])
-        for coord in teams:
-            coord.close()
+
+    def settle(self) -> None:
+        """When the weather is fine again: the end of the play, and a look at what is left."""
+        with coordkit.connect(self._url, ttl=2) as coord:
+            plays.finish(self._play, coord, self._recorder.witness(plays.END))
+            self.broken += self._leftovers(coord)
+        for each in self._teams:
+            each.close()
 
     def operations(self) -> list[history.Operation]:
         """What they were told."""
@@ -75,6 +84,9 @@ class Trial:
                 self._play.cycle(coord, witness)
             except errors.CoordError:
                 continue  # the play does not mind, and goes on
+            except plays.Broken as broken:
+                self.broken.append(str(broken))
+                return
             except Exception as error:
                 self.broken.append(f"error: {type(error).__name__}: {error}")
                 return
@@ -97,7 +109,8 @@ class Trial:
             faults.expire(self._chance.choice(teams).session)
         else:
             leased = [each for each in outside.kv.range(f"/{NAMESPACE}/") if each.lease]
-            others = [each for each in leased if b"/session/" not in each.key]
+            kept = [part.encode() for part in ("/session/", *self._play.PERSISTENT)]
+            others = [each for each in leased if not any(part in each.key for part in kept)]
             if others and pick > 0.8:
                 outside.kv.delete(self._chance.choice(others).key)
 
@@ -134,6 +147,7 @@ def main(arguments: list[str]) -> int:
         trial = Trial(url, play, chosen.seed, chosen.seconds, chosen.members)
         with weather.Weather(forecast, chosen.seed) as sky:
             trial.run()
+        trial.settle()
         operations = trial.operations()
     broken = trial.broken + play.judge(operations)
     completed = sum(each.result is not Result.INVOKED for each in operations)

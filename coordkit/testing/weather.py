@@ -24,9 +24,10 @@ from coordkit import errors
 from coordkit.deadline import NEVER, Deadline, boottime
 from coordkit.etcd import watch
 from coordkit.wire import channel as channels
-from coordkit.wire import grpc
+from coordkit.wire import grpc, messages
 
 READ = "/etcdserverpb.KV/Range"
+GRANT = "/etcdserverpb.Lease/LeaseGrant"
 WRITES = ("/etcdserverpb.KV/Txn", "/etcdserverpb.KV/Put", "/etcdserverpb.KV/DeleteRange")
 
 
@@ -39,8 +40,11 @@ class Forecast:
     late: float = 0.02  # it arrives later than its caller waits
     twice: float = 0.01  # it is applied, the reply is lost, and a copy arrives later
     slow: float = 0.05  # it takes a while
+    slow_grant: float = 0.2  # a lease is granted, and the reply takes its time
     slow_watch: float = 0.05  # what a watch tells comes late, and what follows waits behind it
     latest_s: float = 1.0  # how late is late
+    silence_s: float = 0.1  # how long callers wait for nothing before the connection is known to be gone
+    slowest_grant_s: float = 1.5
     slowest_s: float = 0.05
     slowest_watch_s: float = 0.2
 
@@ -108,6 +112,8 @@ class Weather:
         fates = {"slow": forecast.slow, "lost": forecast.lost}
         if method in WRITES:
             fates |= {"unanswered": forecast.unanswered, "late": forecast.late, "twice": forecast.twice}
+        elif method == GRANT:
+            fates = {"slow_grant": forecast.slow_grant}
         elif method != READ:
             return "fair", much
         for fate, chance in fates.items():
@@ -135,11 +141,21 @@ class Weather:
         if fate in ("late", "twice"):
             self._plan(much * self._forecast.latest_s, lambda: _ignored(send))
         if fate in ("lost", "late"):
-            raise _unknown(method)
+            raise self._nothing_comes(method, deadline)
         reply = send(deadline)
         if fate in ("unanswered", "twice"):
-            raise _unknown(method)
+            raise self._nothing_comes(method, deadline)
+        if method == GRANT:
+            _note_grant(reply)
+            if fate == "slow_grant":
+                threading.Event().wait(min(much * self._forecast.slowest_grant_s, deadline.wait_s()))
         return reply
+
+    def _nothing_comes(self, method: str, deadline: Deadline) -> grpc.CallFailed:
+        """The caller waits in vain: until its own time is up, or the connection breaks."""
+        if deadline.remaining() <= self._forecast.silence_s:
+            threading.Event().wait(deadline.wait_s())
+        return _unknown(method)
 
     def _hear(self, watcher: watch.Watcher, generation: int, payload: bytes) -> None:
         """What a watch tells: now, or later and in order."""
@@ -192,6 +208,19 @@ class Weather:
             while self._later and (self._over or self._later[0][0] <= boottime()):
                 due.append(heapq.heappop(self._later)[2])
         return due
+
+
+#: When the replies to grants were there, by lease: an upper bound of when the leases began.
+_GRANTED_S: dict[int, float] = {}
+
+
+def granted_s(lease_id: int) -> float | None:
+    """The time of `deadline.boottime` at which a lease had certainly been granted, if there was weather."""
+    return _GRANTED_S.get(lease_id)
+
+
+def _note_grant(reply: bytes) -> None:
+    _GRANTED_S[messages.LeaseGrantResponse.FromString(reply).ID] = boottime()
 
 
 def _unknown(method: str) -> grpc.CallFailed:

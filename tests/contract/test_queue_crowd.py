@@ -51,7 +51,7 @@ def consume(jobs, witness):
 def cycle(coord, witness):
     jobs = queues.setdefault("crowd", coord.queue("crowd", max_deliveries=1000, max_length=150))
     if ROLE == "both":
-        role = (produce, consume)[int(witness._label) % 2]
+        role = (produce, consume)[int(witness.label) % 2]
     else:
         role = {{"produce": produce, "consume": consume}}[ROLE]
     role(jobs, witness)

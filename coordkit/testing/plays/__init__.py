@@ -1,7 +1,9 @@
 """What members of a crowd do over and over, a module for each primitive.
 
 A play has `cycle(coord, witness)`, one turn of one member; `judge(operations)`, which returns what is wrong
-as sentences; and `PERSISTENT`, the parts of keys that may be left when everybody has gone.
+as sentences; and `PERSISTENT`, the parts of keys that may be left when everybody has gone, and that nobody
+outside may delete.  It may have `finish(coord, witness)`: what one more, named `END`, does when all is
+calm and nothing is on its way any more.
 """
 
 from __future__ import annotations
@@ -12,8 +14,14 @@ import typing
 from collections.abc import Sequence
 
 import coordkit
-from coordkit.testing.history import Operation
+from coordkit.testing.history import Operation, Rule, Verdict
 from coordkit.testing.recorder import Witness
+
+END = "end"
+
+
+class Broken(AssertionError):
+    """A member has seen for itself that a rule was broken, of which no history can tell."""
 
 
 class Play(typing.Protocol):
@@ -37,3 +45,23 @@ def names() -> list[str]:
 def find(name: str) -> Play:
     """The play of a primitive."""
     return typing.cast(Play, importlib.import_module(f"{__name__}.{name}"))
+
+
+def finish(play: Play, coord: coordkit.Coordinator, witness: Witness) -> None:
+    """The end of a play, for one that has an end of its own."""
+    getattr(play, "finish", lambda *_: None)(coord, witness)
+
+
+def number_of(witness: Witness) -> int:
+    """Which of the members it is, from 0 on."""
+    return int(witness.label.rpartition(" ")[2])
+
+
+def words(verdict: Verdict) -> list[str]:
+    """What is wrong, as sentences; clocks alone prove nothing where processes are paused."""
+    return [f"{each.rule.value}: {each.why}" for each in verdict.violations if each.rule is not Rule.CLOCK]
+
+
+def stalls(operations: Sequence[Operation]) -> list[str]:
+    """Sentences about those who waited in vain."""
+    return [f"stall: contender {each.contender}: {each.error}" for each in operations[:3]]
