@@ -2,7 +2,8 @@
 
 What is lost here is lost as on a real network: the caller is told that the outcome is unknown, and the
 request may have been applied, or may yet be, long after its caller has given up.  What was answered is over:
-no copy of it comes later, for nobody on the way repeats what was answered.  It is seeded: the same seed rolls
+no copy of it comes later, for nobody on the way repeats what was answered.  Nor does any of a request without
+compares: such a one is never sent again.  It is seeded: the same seed rolls
 the same dice, though threads may come to them in another order.
 
 Cost: one roll of dice a call.
@@ -28,7 +29,8 @@ from coordkit.wire import grpc, messages
 
 READ = "/etcdserverpb.KV/Range"
 GRANT = "/etcdserverpb.Lease/LeaseGrant"
-WRITES = ("/etcdserverpb.KV/Txn", "/etcdserverpb.KV/Put", "/etcdserverpb.KV/DeleteRange")
+TXN = "/etcdserverpb.KV/Txn"
+WRITES = (TXN, "/etcdserverpb.KV/Put", "/etcdserverpb.KV/DeleteRange")
 
 
 @attrs.frozen
@@ -132,6 +134,8 @@ class Weather:
         metadata: grpc.Metadata,
     ) -> bytes:
         fate, much = self._roll(method)
+        if fate == "twice" and not _compares(method, request):
+            fate = "unanswered"
 
         def send(limit: Deadline) -> bytes:
             return self._call(channel, method, request, limit, metadata)
@@ -217,6 +221,11 @@ _GRANTED_S: dict[int, float] = {}
 def granted_s(lease_id: int) -> float | None:
     """The time of `deadline.boottime` at which a lease had certainly been granted, if there was weather."""
     return _GRANTED_S.get(lease_id)
+
+
+def _compares(method: str, request: bytes) -> bool:
+    """Whether it has conditions of its own: only then is it sent again when its outcome is unknown."""
+    return method == TXN and bool(messages.TxnRequest.FromString(request).compare)
 
 
 def _note_grant(reply: bytes) -> None:

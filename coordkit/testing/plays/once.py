@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections.abc import Sequence
 
 import coordkit
@@ -15,12 +16,12 @@ NAME = "play"
 ATTEMPTS = 3
 PERSISTENT = ("/once/",)
 
-_rounds = threading.local()
+_rounds: weakref.WeakKeyDictionary[Witness, int] = weakref.WeakKeyDictionary()  # how many it had
 
 
 def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     """One slot, asked for until it is known whose it is."""
-    number = _rounds.number = getattr(_rounds, "number", 0) + 1
+    number = _rounds[witness] = _rounds.get(witness, 0) + 1
     slot = str(number)
     for _ in range(2):
         once = coord.once(NAME, slot, attempts=ATTEMPTS)

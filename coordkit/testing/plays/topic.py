@@ -10,6 +10,7 @@ import itertools
 import random
 import threading
 import typing
+import weakref
 from collections.abc import Callable, Sequence
 
 import coordkit
@@ -24,7 +25,8 @@ RETAIN = 10**9
 PERSISTENT = ("/topic/",)
 
 _numbers = itertools.count()
-_places = threading.local()  # how far this thread has come in the retained topic
+#: How far each has come in the retained topic.
+_places: weakref.WeakKeyDictionary[Witness, tuple[int, int]] = weakref.WeakKeyDictionary()
 
 
 def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
@@ -67,14 +69,14 @@ def _follow_live(coord: coordkit.Coordinator, witness: Witness) -> None:
 
 
 def _follow_kept(coord: coordkit.Coordinator, witness: Witness, stretch_s: float = STRETCH_S) -> None:
-    last = getattr(_places, "last", (0, 0))
+    last = _places.get(witness, (0, 0))
     start: int | typing.Literal["all"] = last[0] or "all"
 
     def is_new(message: coordkit.Message) -> bool:
         place = (message.revision, message.index)
         if place <= last:
             return False  # the rest of the transaction where we had stopped begins with what we know
-        _places.last = place
+        _places[witness] = place
         return True
 
     with _topic(coord, KEPT).subscribe(start, timeout=2, buffer=20) as subscription:
