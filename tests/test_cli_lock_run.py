@@ -250,6 +250,30 @@ class TestCommand:
         assert ended.returncode == 5
 
 
+class TestKinds:
+    def test_shared_and_exclusive(self, lock_run, coord):
+        """
+        Readers stand beside each other, nobody beside a writer; the plain lock is another.
+        """
+        with coord.rwlock("a").read:
+            runs = [lock_run(*words, "--", "true") for words in (["-ns"], ["-nx"], ["-n"])]
+
+            assert [run.end().status for run in runs] == [0, 75, 0]
+
+    def test_permits(self, lock_run, coord):
+        """
+        As many as there are; another number is refused.
+        """
+        with coord.semaphore("a", limit=2):
+            other = lock_run("-n", "--permits", "3", "--", "true")
+            run = lock_run("-n", "--permits", "2", "--", "sh", "-c", "echo; cat")
+            run.line()
+
+            assert lock_run("-n", "--permits", "2", "--", "true").end().status == 75
+            assert run.end("").status == 0
+            assert other.end().status == 2
+
+
 TELL_SIGNALS = """
 import signal
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2):

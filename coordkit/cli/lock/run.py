@@ -22,6 +22,9 @@ examples:
   coordkit lock run deploy -w 60 -- make deploy         wait a minute at most
   coordkit lock run shell -- bash                       what you type there is protected
 
+-s and -x are the two sides of a read-write lock, --permits is a semaphore; without them it is the plain lock.
+Locks of different kinds do not exclude each other, whatever their names.
+
 What stands behind -- is started without a shell, with COORDKIT_LOCK_NAME, _KEY, _FENCE and _LEASE set.
 When the lock is lost the command is ended: TERM a grace before the lease runs out, KILL when it does.
 
@@ -53,6 +56,12 @@ def register(group: typing.Any) -> None:
     parser = options.command(group, "run", _SUMMARY, _EXAMPLES, run)
     parser.usage = "coordkit lock run NAME [options] -- COMMAND..."
     parser.add_argument("name", metavar="NAME", help="of the lock")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("-s", "--shared", action="store_true", help="beside others with --shared; a read lock")
+    exclusive = "beside nobody, nor those with --shared; a write lock"
+    kind.add_argument("-x", "--exclusive", action="store_true", help=exclusive)
+    permits = "beside N - 1 others with --permits N; a semaphore"
+    kind.add_argument("--permits", type=options.count, metavar="N", help=permits)
     add_options(parser)
 
 
@@ -77,7 +86,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Acquire, run, release."""
-    return supervise(arguments, Run)
+    if arguments.permits:
+        return supervise(arguments, _Permitted)
+    if arguments.shared:
+        return supervise(arguments, _Shared)
+    return supervise(arguments, _Exclusive if arguments.exclusive else Run)
 
 
 def supervise(arguments: argparse.Namespace, kind: type[Run]) -> int:
@@ -168,10 +181,15 @@ class Run:
     def _check_chain(self, lock: LockLike, namespace: str) -> None:
         """Refuse to wait for a run that waits for us."""
         prefix = keys.prefix(namespace, self.kind, self._arguments.name)
-        around = {key for key in os.environb.get(_CHAIN.encode(), b"").split() if key.startswith(prefix)}
+        chain = os.environb.get(_CHAIN.encode(), b"").split()
+        around = {key for key in chain if key.startswith(prefix) and self._blocks(key)}
         if around and any(place.key in around for place in lock.contenders()):
             text = f"{self._what} is held by a run around this one, which would wait for itself"
             raise failure.CommandFailed(text, failure.USAGE)
+
+    def _blocks(self, key: bytes) -> bool:
+        """Whether whoever holds this key, of the same name, is in our way."""
+        return True
 
     def _environment(self, lock: LockLike) -> dict[str, str]:
         lease, _, _ = lock.key.rpartition(b"/")[2].partition(b"-")
@@ -205,6 +223,33 @@ class Run:
             self._voice.warn("not released", f"{self._what}: not released, its lease runs out: {error}")
         self._voice.tell("released", f"{self._what}: the command ended with {end.status}", status=end.status)
         return end.status
+
+
+class _Shared(Run):
+    kind = "rwlock"
+
+    def open(self, coord: coordkit.Coordinator) -> LockLike:
+        return coord.rwlock(self._arguments.name).read
+
+    def _blocks(self, key: bytes) -> bool:
+        return b"/write/" in key
+
+
+class _Exclusive(Run):
+    kind = "rwlock"
+
+    def open(self, coord: coordkit.Coordinator) -> LockLike:
+        return coord.rwlock(self._arguments.name).write
+
+
+class _Permitted(Run):
+    kind = "semaphore"
+
+    def open(self, coord: coordkit.Coordinator) -> LockLike:
+        return coord.semaphore(self._arguments.name, limit=self._arguments.permits)
+
+    def _blocks(self, key: bytes) -> bool:
+        return False  # not for certain
 
 
 def _words(text: str | None) -> list[str]:
