@@ -114,11 +114,12 @@ class TestPassings:
 
         assert list(figures.from_writers(holds, self.WINDOW)) == [(5, 6)]
 
-    def test_a_rival_is_overtaken_by_what_was_granted_while_it_waited(self):
+    def test_a_rival_is_overtaken_by_what_is_handed_on_while_it_waits(self):
         """
-        Counted from its call.
+        Counted from its call; the first of a turn was handed nothing.
         """
-        holds = [call("0", 0, at) for at in (5, 15, 25, 35)] + [call("rival-0", 10, 30)]
+        holds = [call("0", 0, at, number=at // 10) for at in (5, 15, 25, 35)]
+        holds += [call("rival-0", 3, 30, number=0)]
 
         found = figures.rivalry(holds)
 

@@ -36,6 +36,9 @@ class _Command:
 
 _COMMANDS = (
     _Command("lock", "one fair lock under contention", [1, 2, 8], ["processes"]),
+    _Command("rwlock", "readers and writers of one lock", [2, 8], ["processes"]),
+    _Command("semaphore", "permits, fewer than contend for them", [2, 8], ["processes"]),
+    _Command("cohort", "a lock that threads hand on among themselves", [32], ["threads"], (0, 1)),
     _Command("election", "candidates that are elected and resign", [2, 8], ["processes"]),
     _Command("barrier", "a barrier, passed again and again", [2, 8], ["processes"]),
     _Command("counter", "one counter, to which all add", [1, 8], ["processes", "threads"]),

@@ -57,8 +57,8 @@ _ROWS = (
     ("acquisitions/s / the fair lock's", "lock_x", "{:.2f}"),
     ("acquisitions/s / the baton's", "baton_x", "{:.2f}"),
     ("turns of another process", "rival_turns", "{:,.0f}"),
-    ("overtaken before its turn, p50", "overtaken_p50", "{:,.0f}"),
-    ("overtaken before its turn, max", "overtaken_max", "{:,.0f}"),
+    ("hand-overs before its turn, p50", "overtaken_p50", "{:,.0f}"),
+    ("hand-overs before its turn, max", "overtaken_max", "{:,.0f}"),
 )
 
 

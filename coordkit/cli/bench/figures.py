@@ -110,11 +110,14 @@ def lock_figures(times: LockTimes, contenders: int) -> Figures:
 
 
 def rivalry(holds: Sequence[Hold]) -> Figures:
-    """How many holds of others began while a contender of another process waited, from its call on."""
-    starts = sorted(hold.clock[0] for hold in holds)
+    """How many hand-overs there were within the cohort while one of another process waited, from its call on.
+
+    The first holder of a turn was handed nothing by its own: its number is 0.
+    """
+    moments = sorted(hold.clock[0] for hold in holds if hold.acquire.number)
     rivals = [hold for hold in holds if hold.acquire.contender.startswith("rival")]
     passed = [
-        bisect.bisect_left(starts, hold.clock[0]) - bisect.bisect_left(starts, hold.acquire.invoked_ns)
+        bisect.bisect_left(moments, hold.clock[0]) - bisect.bisect_left(moments, hold.acquire.invoked_ns)
         for hold in rivals
     ]
     if not passed:

@@ -77,6 +77,37 @@ class Lock(Part):
         self.released_revision = self._lock.released_revision
 
 
+class Cohort(Lock):
+    """A lock whose holders in one process share its fence, and have a number each."""
+
+    def acquire(self, timeout: float) -> bool:
+        super().acquire(timeout)
+        self.number = self._lock.handoff
+        return True
+
+
+class ReaderWriter(Part):
+    """Reads; one of so many holds writes."""
+
+    def __init__(self, setting: Setting) -> None:
+        lock = setting.coord.rwlock(setting.name)
+        self._sides = {"read": Lock(lock.read), "write": Lock(lock.write)}
+        self._every = setting.write_every
+        # Not all at once: each begins elsewhere in its sequence.
+        self._holds = int(setting.label) if setting.label.isdecimal() else 0
+
+    def acquire(self, timeout: float) -> bool:
+        self._holds += 1
+        self.subject = "read" if self._holds % self._every else "write"
+        self._sides[self.subject].acquire(timeout)
+        self.fence = self._sides[self.subject].fence
+        return True
+
+    def release(self) -> None:
+        self._sides[self.subject].release()
+        self.released_revision = self._sides[self.subject].released_revision
+
+
 class Election(Part):
     """Campaigns, and resigns."""
 
@@ -207,6 +238,9 @@ class _Baton:
 
 PARTS: dict[str, Callable[[Setting], Part]] = {
     "lock": lambda setting: Lock(setting.coord.lock(setting.name)),
+    "rwlock": ReaderWriter,
+    "semaphore": lambda setting: Lock(setting.coord.semaphore(setting.name, setting.limit)),
+    "cohort": lambda setting: Cohort(setting.coord.cohort_lock(setting.name)),
     "election": Election,
     "barrier": Barrier,
     "counter": Counter,

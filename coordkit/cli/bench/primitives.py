@@ -12,6 +12,7 @@ import attrs
 
 import coordkit
 from coordkit.cli.bench import figures
+from coordkit.recipes.cohort import MOST
 from coordkit.testing import checkers
 from coordkit.testing.history import Hold, Kind, Operation, Result, Rule, Verdict, Violation
 
@@ -81,6 +82,13 @@ def _lock_bars(scenario: Scenario) -> Bounds:
     return {"hand_over_p50_x": ("most", most)} if most and scenario.mode == "processes" else {}
 
 
+def _cohort_bars(scenario: Scenario) -> Bounds:
+    if scenario.rivals:
+        return {"overtaken_p50": ("most", MOST)}
+    threads = scenario.mode != "processes" and scenario.contenders >= 32
+    return {"lock_x": ("least", 15), "baton_x": ("least", 0.3)} if threads else {}
+
+
 def _election_bars(scenario: Scenario) -> Bounds:
     contended = scenario.mode == "processes" and scenario.contenders > 1
     return {"hand_over_p50_x": ("most", 2.5)} if contended else {}
@@ -140,6 +148,19 @@ _EACH = (
     Primitive(
         "lock", "one holder at a time, in order", lambda history, _: checkers.check_lock(history),
         checkers.holds_of, figures.from_holder_to_holder, _lock_bars,
+    ),
+    Primitive(
+        "rwlock", "a writer is alone, in order", lambda history, _: checkers.check_rwlock(history),
+        checkers.holds_of, figures.from_writers,
+    ),
+    Primitive(
+        "semaphore", "never more holders than permits",
+        lambda history, context: checkers.check_semaphore(history, context.limit),
+        checkers.holds_of, figures.none,
+    ),
+    Primitive(
+        "cohort", "one holder at a time, in order", lambda history, _: checkers.check_lock(history),
+        checkers.holds_of, figures.from_holder_to_holder, _cohort_bars, beside=("lock", "baton"),
     ),
     Primitive(
         "election", "one leader at a time, in order", lambda history, _: checkers.check_election(history),
