@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -100,7 +101,8 @@ class TestLocks:
         told = cli("lock", "show", "report")
 
         rows = [each.split() for each in told.out.splitlines()[4:-1]]
-        assert [row[-10] for row in rows] == ["anna", "bert", "carl"]
+        assert [row[-11] for row in rows] == ["anna", "bert", "carl"]
+        assert {row[-10] for row in rows} == {f"{socket.gethostname()}:{os.getpid()}"}
         assert told.status == 0
         assert cli("lock", "show", "free").status == 1
         assert cli("lock", "show", "report", "--kind", "semaphore", "-q") == Told(1, "", "")
@@ -322,9 +324,12 @@ class TestStatus:
         }
         assert document["endpoints"][0]["role"] == "leader"
         assert cli("status", "--json").document["namespace"] == namespace
-        each = cli("status", "-v", "--json").document["primitives"]
-        assert each == [{"kind": "lock", "name": "report", "keys": 3, "note": ""}]
-        assert "1 held, 2 waiting" in cli("status", "-v").out
+        (each,) = cli("status", "-v", "--json").document["primitives"]
+        (row,) = [each for each in cli("status", "-v").out.splitlines() if each.startswith("lock    report")]
+        assert (each["kind"], each["name"], each["keys"], each["note"]) == ("lock", "report", 3, "")
+        assert [each["identity"] for each in (*each["holders"], *each["waiters"])] == ["anna", "bert", "carl"]
+        assert row.split()[2:5] == ["3", "anna", str(line[0].lock.fence)]
+        assert row.split()[-2:] == [f"{socket.gethostname()}:{os.getpid()}", "2"]
         assert told.status == 0
 
     def test_an_endpoint_that_is_away_is_told(self, cli, etcd, namespace):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import threading
 
 import pytest
-from contract.players import Attempt, expire, queue_up
+from contract.players import Attempt, expire, queue_up, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from coordkit.etcd.changes import Event
 from coordkit.etcd.results import KeyValue
 from coordkit.inspection import archive, census, chronicle, follower, kinds, narrator, reading, tenures, words
 from coordkit.inspection.chronicle import What
+from coordkit.recipes.slots import Slot, SlotState
 from coordkit.testing import compact
 
 ROOT = b"/shop/"
@@ -99,6 +101,56 @@ class TestKinds:
         assert (known.standing.note, known.key_count) == ("limit 2", 4)
         assert names(unknown.standing.members) == ["5", "6", "7"]
 
+    def test_an_item_of_a_queue_is_held_by_whose_claim_is_on_it(self):
+        """
+        The others are counted.
+        """
+        found = taken(
+            session(3, 2, "a"),
+            stored("queue/q/attempts/7", 5),
+            stored("queue/q/claims/7", 5, b"nonce", lease=3),
+            stored("queue/q/items/000/7", 4),
+        )
+
+        (claim,) = only(found).standing.holders
+        assert (found.who(claim), claim.role, claim.fence) == ("a", "7", 5)
+        assert only(found).standing.note == "attempts 1, items 1"
+
+    def test_a_slot_that_runs_is_held_by_the_session_it_names(self):
+        """
+        It hangs on another lease, and outlives that session: then it is abandoned.
+        """
+        slots = [Slot("1", SlotState.DONE, "a"), Slot("2", SlotState.RUNNING, "a", session=3)]
+        slots += [Slot("3", SlotState.RUNNING, "b", session=4)]
+        keys_ = [stored(f"once/x/{each.name}", 5, each.encode(), lease=9, mod=8) for each in slots]
+
+        found = taken(session(3, 2, "a"), *keys_, stored("once/x/4", 6, b"what", lease=9))
+
+        (running,) = only(found).standing.holders
+        assert (found.who(running), running.role, running.fence) == ("a", "2", 8)
+        assert [(each.how, each.kind) for each in found.sessions[0].stakes] == [("holds", "once")]
+        assert only(found).standing.note == "abandoned 1, done 1, slots 1"
+
+    @pytest.mark.parametrize(
+        ("kind", "members", "verdict"), [("barrier", "", "verdict"), ("double_barrier", "waiters/", "ready")]
+    )
+    def test_who_arrived_at_a_barrier_waits_for_the_others(self, kind, members, verdict):
+        """
+        Until it is decided; how many must come is part of what all agree on.
+        """
+        generation = stored(f"{kind}/x/generation", 4, b"2/3")
+        there = place(f"{kind}/x/0000000002/{members}3-1", 6, "a", lease=3)
+        old = place(f"{kind}/x/0000000001/{members}4-1", 3, "b", lease=4)
+        ends = [stored(f"{kind}/x/0000000002/{verdict}", 7, text) for text in (b"{}", b'{"broken":"late"}')]
+
+        waiting = only(taken(generation, there, old)).standing
+        over, broken = (only(taken(generation, there, each)).standing for each in ends)
+
+        assert (names(waiting.waiters), names(waiting.members)) == (["a"], ["b"])
+        assert waiting.note == "generation 2, 1 of 3 have arrived"
+        assert (names(over.waiters), names(over.members)) == ([], ["a"])
+        assert (over.note, broken.note) == ("generation 2, all have arrived", "generation 2, broken")
+
     def test_a_kind_that_nobody_knows_shows_up(self):
         """
         With its keys counted; those that hang on a lease are somebody's.
@@ -140,7 +192,7 @@ class TestCensus:
         assert (first.identity, first.host, first.pid, first.start) == ("a", "h", "7", NOON)
         assert [(each.how, each.kind, each.name) for each in first.stakes] == [
             ("holds", "lock", "x"),
-            ("has", "queue", "q"),
+            ("holds", "queue", "q"),
         ]
         assert [each.how for each in second.stakes] == ["awaits", "holds"]
         assert found.counts() == {"lock": (2, 3), "queue": (1, 1), "session": (2, 2)}
@@ -414,6 +466,59 @@ class TestReading:
         assert only(reader.primitive("lock", "report")).standing == seen.standing
         lock.release()
         attempt.wait_until_held().lock.release()
+
+    def test_every_primitive_that_is_held_has_its_holder(self, coord, reader):
+        """
+        Each as its recipe writes it; who it is, since when, with which fence.
+        """
+        pool, shared = coord.semaphore("pool", limit=2), coord.rwlock("shared").read
+        with coord.lock("lock"), shared, pool, coord.election("leader").campaign() as leadership:
+            queue = coord.queue("jobs")
+            queue.put(b"x")
+            once = coord.once("report", "monday")
+            assert once.claim()
+            with queue.claim(timeout=10) as job:
+                found = reader.census()
+                fences = {
+                    "lock": coord.lock("lock").contenders()[0].fence,
+                    "rwlock": shared.fence,
+                    "semaphore": pool.fence,
+                    "election": leadership.fence,
+                    "once": once.fence,
+                    "queue": job.fence,
+                }
+            once.done()
+            over = reader.primitive("once", "report")
+
+        holders = {each.kind: each.standing.holders for each in found.primitives}
+        assert {kind: [each.fence for each in places] for kind, places in holders.items()} == {
+            kind: [fence] for kind, fence in fences.items()
+        }
+        assert {found.who(each) for (each,) in holders.values()} == {coord.settings.identity}
+        assert {kind for kind, (each,) in holders.items() if each.since} == {
+            "lock",
+            "rwlock",
+            "semaphore",
+            "once",
+        }
+        assert (only(over).standing.holders, only(over).standing.note) == ((), "done 1")
+        assert {stake.how for each in found.sessions for stake in each.stakes} == {"holds"}
+
+    def test_who_has_arrived_at_a_barrier_is_seen(self, coord, reader):
+        """
+        It waits for the others.
+        """
+        barrier = coord.barrier("start", parties=2)
+        thread = threading.Thread(target=barrier.wait, daemon=True)
+        thread.start()
+        found = wait_until(
+            lambda: [each for each in reader.census().primitives if each.standing.waiters], what="arriving"
+        )
+        barrier.wait()
+        thread.join()
+
+        assert found[0].standing.note == "generation 1, 1 of 2 have arrived"
+        assert found[0].standing.waiters[0].identity == coord.settings.identity
 
     def test_a_lease_that_is_over_has_no_time(self, reader):
         """

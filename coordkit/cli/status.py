@@ -24,7 +24,8 @@ examples:
   coordkit status -o json --url etcd://h1:2379,h2:2379/shop
 
 Of the namespace it shows how many primitives of each kind there are, and how many keys they have; with -v
-each of them.  What is wrong, and what to do about it, is the business of coordkit doctor.
+each of them, who holds it, since when and from where, and how many wait.  What is wrong, and what to do about
+it, is the business of coordkit doctor.
 
 exit status: 0; 1 an endpoint was not reached or raised an alarm; 69 none was reached"""
 
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     options.listen(arguments)
     chosen = options.settings_of(arguments)
-    seen = look(chosen)
+    seen = look(chosen, each=arguments.verbose > 0)
     if not any(each.cluster for each in seen.endpoints):
         told = "; ".join(f"{each.url}: {each.trouble.text}" for each in seen.endpoints if each.trouble)
         raise failure.CommandFailed(f"no endpoint was reached: {told}", failure.UNREACHABLE)
@@ -89,18 +90,21 @@ class Status:
         rows = [[plain(kind) or "-", str(number), str(size)] for kind, (number, size) in counts.items()]
         Table(f"{shown} at revision {self.revision}", ["kind", "number", "keys"], rows).show()
         if each and self.census.primitives:
+            from coordkit.cli import views
+
             print()
-            Table("primitives", ["kind", "name", "keys", ""], list(map(_each, self.census.primitives))).show()
+            views.View(self.census, {}, views.now()).primitives(self.census.primitives).show()
 
     def document(self, each: bool) -> dict[str, Any]:
         """For programs."""
+        from coordkit.cli import views
         from coordkit.cli.doctor import report
 
         found = self.census
-        primitives = [
-            {"kind": each.kind, "name": each.name, "keys": each.key_count, "note": each.standing.note}
-            for each in (found.primitives if found else ())
-        ]
+        primitives = []
+        if found and each:
+            view = views.View(found, {}, views.now())
+            primitives = list(map(view.lock_document, found.primitives))
         return {
             "endpoints": list(map(report.endpoint_document, self.endpoints)),
             "namespace": self.namespace,
@@ -112,8 +116,8 @@ class Status:
         }
 
 
-def look(chosen: settings.Settings) -> Status:
-    """At each endpoint, and through one that works at the namespace."""
+def look(chosen: settings.Settings, each: bool = False) -> Status:
+    """At each endpoint, and through one that works at the namespace; at who stands where only if `each`."""
     from coordkit import errors
     from coordkit.cli.doctor import examination
     from coordkit.etcd import client as clients
@@ -128,19 +132,13 @@ def look(chosen: settings.Settings) -> Status:
         return Status(chosen.namespace, endpoints, revision, None, "no endpoint is of use")
     client = clients.Client(attrs.evolve(chosen.options, endpoints=usable))
     try:
-        found = reading.Reader(client, chosen.namespace).overview()
+        reader = reading.Reader(client, chosen.namespace)
+        found = reader.census() if each else reader.overview()
         return Status(chosen.namespace, endpoints, found.revision, found)
     except errors.CoordError as error:
         return Status(chosen.namespace, endpoints, revision, None, str(error))
     finally:
         client.close()
-
-
-def _each(primitive: census.Primitive) -> list[str]:
-    standing = primitive.standing
-    line = f"{len(standing.holders)} held, {len(standing.waiters)} waiting" if standing.holders else ""
-    note = ", ".join(filter(None, (line, standing.note)))
-    return [plain(primitive.kind), plain(primitive.name), str(primitive.key_count), plain(note)]
 
 
 def _row(seen: health.Endpoint) -> list[str]:

@@ -6,6 +6,7 @@ but for who somebody is and since when.
 
 from __future__ import annotations
 
+import collections
 import datetime
 import json
 from collections.abc import Iterable, Mapping
@@ -35,6 +36,11 @@ class View:
         """Whose place it is; the lease where nobody said a name."""
         return plain(self.census.who(place)) or (f"lease {place.lease:016x}" if place.lease else "nobody")
 
+    def whence(self, place: kinds.Place) -> str:
+        """From where it came: host and pid of its session."""
+        session = self.census.session_of(place)
+        return NOTHING if session is None else plain(f"{session.host or '?'}:{session.pid or '?'}")
+
     def ago(self, moment: datetime.datetime | None) -> str:
         """How long ago that was, if clocks agree."""
         return NOTHING if moment is None else span((self.now - moment).total_seconds())
@@ -48,25 +54,35 @@ class View:
 
     def locks(self, locks: Iterable[censuses.Primitive]) -> Table:
         """One row for each lock."""
-        columns = ["name", "kind", "holder", "fence", "for", "lease", "waiting", ""]
+        columns = ["name", "kind", "holder", "fence", "for", "lease", "from", "waiting", ""]
         return Table("locks", columns, self._rows(locks))
+
+    def primitives(self, primitives: Iterable[censuses.Primitive]) -> Table:
+        """One row for each of whatever kind."""
+        columns = ["kind", "name", "keys", "holder", "fence", "for", "from", "waiting", ""]
+        rows = []
+        for each in primitives:
+            name, kind, holder, fence, ago, _, *rest = self._row(each)
+            rows.append([plain(kind), name, str(each.key_count), holder, fence, ago, *rest])
+        return Table("primitives", columns, rows)
 
     def elections(self, elections: Iterable[censuses.Primitive]) -> Table:
         """One row for each election."""
         rows = [[name, *rest[:-1]] for name, _, *rest in self._rows(elections)]
-        return Table("elections", ["name", "leader", "fence", "for", "lease", "others"], rows)
+        return Table("elections", ["name", "leader", "fence", "for", "lease", "from", "others"], rows)
 
     def _rows(self, locks: Iterable[censuses.Primitive]) -> list[list[str]]:
+        return list(map(self._row, locks))
+
+    def _row(self, each: censuses.Primitive) -> list[str]:
+        standing = each.standing
         return [
-            [
-                plain(each.name),
-                each.kind,
-                self._holders(each.standing.holders),
-                *self._first(each.standing.holders),
-                str(len(each.standing.waiters)),
-                each.standing.note,
-            ]
-            for each in locks
+            plain(each.name),
+            each.kind,
+            self._holders(standing.holders),
+            *self._first(standing.holders),
+            str(len(standing.waiters)),
+            plain(standing.note),
         ]
 
     def _holders(self, holders: tuple[kinds.Place, ...]) -> str:
@@ -77,9 +93,9 @@ class View:
 
     def _first(self, holders: tuple[kinds.Place, ...]) -> list[str]:
         if not holders:
-            return [NOTHING] * 3
+            return [NOTHING] * 4
         first = holders[0]
-        return [str(first.fence), self.ago(first.since), self.left(first.lease)]
+        return [str(first.fence), self.ago(first.since), self.left(first.lease), self.whence(first)]
 
     def line(self, lock: censuses.Primitive) -> Table:
         """One row for each that stands in a line."""
@@ -87,10 +103,10 @@ class View:
         rows = [self._place("holds", each) for each in standing.holders]
         rows += [self._place(f"waits {n}.", each) for n, each in enumerate(standing.waiters, 1)]
         rows += [self._place("there", each) for each in standing.members]
-        note = f", {standing.note}" if standing.note else ""
+        note = f", {plain(standing.note)}" if standing.note else ""
         return Table(
             f"{lock.kind} {plain(lock.name)}{note}",
-            ["", "who", "as", "fence", "came", "lease", "session"],
+            ["", "who", "from", "as", "fence", "came", "lease", "session"],
             rows,
         )
 
@@ -99,7 +115,8 @@ class View:
         return [
             how,
             self.who(place),
-            place.role or NOTHING,
+            self.whence(place),
+            plain(place.role) or NOTHING,
             str(place.fence),
             f"{self.ago(place.since)} ago" if place.since else NOTHING,
             self.left(place.lease),
@@ -148,6 +165,8 @@ class View:
             "fence": place.fence,
             "since": iso(place.since),
             "session": session.id if session else None,
+            "host": session and session.host,
+            "pid": session and session.pid,
             "lease": self.lease_document(place.lease),
             "key": place.key.decode(errors="backslashreplace"),
         }
@@ -183,11 +202,12 @@ def now() -> datetime.datetime:
 
 def stakes(session: censuses.Session, how: str) -> str:
     """What a session holds, or awaits, in a few words."""
-    names = [
+    counted = collections.Counter(
         plain(each.name if each.kind == "lock" else f"{each.kind} {each.name}")
         for each in session.stakes
         if each.how == how
-    ]
+    )
+    names = [name if count == 1 else f"{name} x{count}" for name, count in counted.items()]
     shown = names[:4] + ([f"{len(names) - 4} more"] if len(names) > 4 else [])
     return ", ".join(shown) or NOTHING
 

@@ -101,7 +101,7 @@ class Census:
 
     def session_of(self, place: kinds.Place) -> Session | None:
         """Whose place that is; None when it belongs to no session of this namespace."""
-        return self._by_lease.get(place.lease)
+        return self._by_lease.get(place.owner)
 
     def who(self, place: kinds.Place) -> str:
         """The identity at that place, by its value, or by its session."""
@@ -160,8 +160,10 @@ def take(
             opened.append(session)
         else:
             entries.setdefault((path.kind, path.name), []).append(kinds.Entry(path.rest, each))
+    alive = {each.lease for each in opened}
     primitives = tuple(
-        _primitive(where, found, (skipped or {}).get(where, 0)) for where, found in sorted(entries.items())
+        _primitive(where, found, (skipped or {}).get(where, 0), alive)
+        for where, found in sorted(entries.items())
     )
     sessions = sorted(opened, key=lambda session: session.created)
     stakes = _stakes(primitives)
@@ -172,11 +174,21 @@ def take(
     )
 
 
-def _primitive(where: tuple[str, str], found: list[kinds.Entry], skipped: int) -> Primitive:
-    standing = kinds.kind_of(where[0]).read(found)
+def _primitive(where: tuple[str, str], found: list[kinds.Entry], skipped: int, alive: set[int]) -> Primitive:
+    standing = _without_abandoned(kinds.kind_of(where[0]).read(found), alive)
     if skipped:
         standing = attrs.evolve(standing, note=f"only {len(found)} keys were looked at")
     return Primitive(*where, len(found) + skipped, standing)
+
+
+def _without_abandoned(standing: kinds.Standing, alive: set[int]) -> kinds.Standing:
+    """What does not hang on its session's lease outlives it, and is nobody's then."""
+    holders = tuple(each for each in standing.holders if each.owner == each.lease or each.owner in alive)
+    abandoned = len(standing.holders) - len(holders)
+    if not abandoned:
+        return standing
+    note = ", ".join(filter(None, (f"abandoned {abandoned}", standing.note)))
+    return attrs.evolve(standing, holders=holders, note=note)
 
 
 def session_at(path: Path, stored: KeyValue) -> Session | None:
@@ -206,7 +218,7 @@ def _stakes(primitives: Iterable[Primitive]) -> dict[int, list[Stake]]:
             ("has", standing.members),
         ):
             for place in places:
-                found.setdefault(place.lease, []).append(Stake(each.kind, each.name, how, place))
+                found.setdefault(place.owner, []).append(Stake(each.kind, each.name, how, place))
     for stakes in found.values():
         stakes.sort(key=lambda stake: stake.place.fence)
     return found

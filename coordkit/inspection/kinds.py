@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import collections
 import datetime
-from collections.abc import Callable, Sequence
+import re
+import typing
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
 from coordkit.etcd.results import KeyValue
 from coordkit.inspection import words
 
+_VERDICTS = (("verdict",), ("ready",))  # of a barrier's generation
+READ, WRITE = "read", "write"  # what those in the line of a rwlock want
 MOST_PARTS = 6  # of a primitive, that are told in a note
 
 
@@ -32,11 +36,13 @@ class Place:
     """Somebody's key: it stands in a line, or is simply there."""
 
     key: bytes
-    role: str  # "read" or "write" of a rwlock, "claims" of a queue; "" where all are the same
+    role: str  # "read" or "write" of a rwlock; the slot, the item; "" where all are the same
     lease: int
-    fence: int  # its create revision
+    fence: int  # its create revision, or that of the claim
     identity: str  # who, as the value says; "" when it does not
     since: datetime.datetime | None  # when it came, by its own clock
+    #: The lease of its session, which the key need not hang on.
+    owner: int = attrs.field(default=attrs.Factory(lambda self: self.lease, takes_self=True))
 
 
 @attrs.frozen
@@ -68,12 +74,16 @@ class Kind:
         read: From a primitive's entries to how its contenders stand.
         lined: Whether it is a line, whose values are small and say who stands there.
         lock: Whether those who stand in it want to hold something.
+        small: Whether its values are small and worth reading, although it is no line.
+        permits: Whether a number of holders is allowed, whoever they are.
     """
 
     name: str
     read: Callable[[Sequence[Entry]], Standing]
     lined: bool = False
     lock: bool = False
+    small: bool = False
+    permits: bool = False
 
 
 def place(entry: Entry, role: str = "") -> Place:
@@ -102,11 +112,12 @@ def read_exclusive(entries: Sequence[Entry]) -> Standing:
 
 def read_shared(entries: Sequence[Entry]) -> Standing:
     """`read/<id>` and `write/<id>`: readers hold up to the first writer, a writer when it is the oldest."""
-    known = [each for each in in_line(entries) if each.path[0] in ("read", "write")]
+    known = [each for each in in_line(entries) if each.path[0] in (READ, WRITE)]
     places = tuple(place(each, each.path[0]) for each in known)
-    first = next((n for n, each in enumerate(places) if each.role == "write"), len(places))
-    first = max(first, 1)
-    return Standing(places[:first], places[first:])
+    first = next((n for n, each in enumerate(places) if each.role == WRITE), len(places))
+    if not first:
+        return Standing(places[:1], places[1:], note="one writes" if places else "")
+    return Standing(places[:first], places[first:], note=f"{first} read")
 
 
 def read_semaphore(entries: Sequence[Entry]) -> Standing:
@@ -118,14 +129,78 @@ def read_semaphore(entries: Sequence[Entry]) -> Standing:
     return Standing(places[:limit], places[limit:], note=f"limit {limit}")
 
 
+def read_queue(entries: Sequence[Entry]) -> Standing:
+    """`claims/<id>`, leased: who has which item; of the rest, how many keys each part has."""
+    claims = [each for each in in_line(entries) if each.path[0] == "claims" and len(each.path) > 1]
+    rest = [each for each in entries if each.path[0] != "claims" or len(each.path) == 1]
+    return Standing(tuple(place(each, each.path[1]) for each in claims), note=_parts(rest))
+
+
+def read_once(entries: Sequence[Entry]) -> Standing:
+    """`<slot>`, on a lease of its own: held by whose session it names, while it says that it runs."""
+    states: collections.Counter[str] = collections.Counter()
+    running = []
+    for each in in_line(entries):
+        found = words.words_of(each.stored.value)
+        state = words.text(found.get("state")) or "slots"
+        if state == "running":
+            running.append(_run(each, found))
+        else:
+            states[state] += 1
+    return Standing(tuple(running), note=_counted(states))
+
+
+def _run(entry: Entry, found: dict[str, typing.Any]) -> Place:
+    owner = words.text(found.get("session"))
+    return attrs.evolve(
+        place(entry, entry.path[0]),
+        fence=entry.stored.mod_revision,
+        identity=words.text(found.get("by")),
+        since=words.moment(found.get("began")),
+        owner=int(owner, 16) if re.fullmatch("[0-9a-f]{1,16}", owner) else 0,
+    )
+
+
+def read_barrier(entries: Sequence[Entry]) -> Standing:
+    """`generation`, and of each `<generation>/.../<id>`, who has arrived, and what was decided.
+
+    Who has arrived waits, until it is decided; after that it is still there, to learn it, or, of a double
+    barrier, until it leaves.
+    """
+    agreed = next((each.stored.value for each in entries if each.path == ("generation",)), b"")
+    match = re.fullmatch(rb"([0-9]{1,10})/([0-9]{1,10})", agreed)
+    parts = [each for each in in_line(entries) if len(each.path) > 1]
+    numbered = [each for each in parts if _number(each.path[:1]) is not None]
+    newest = max((int(each.path[0]) for each in numbered), default=0)
+    current = int(match[1]) if match else newest
+    verdict = next(
+        (each for each in numbered if int(each.path[0]) == current and each.path[1:] in _VERDICTS), None
+    )
+    members = [each for each in numbered if each.stored.lease]
+    arrived = tuple(place(each) for each in members if int(each.path[0]) == current and verdict is None)
+    others = tuple(place(each) for each in members if int(each.path[0]) != current or verdict is not None)
+    if verdict is None:
+        note = f"{len(arrived)} of {int(match[2]) if match else '?'} have arrived"
+    else:
+        note = "broken" if "broken" in words.words_of(verdict.stored.value) else "all have arrived"
+    return Standing(waiters=arrived, members=others, note=f"generation {current}, {note}" if current else "")
+
+
 def read_other(entries: Sequence[Entry]) -> Standing:
     """What hangs on a lease is somebody's; of the rest, how many keys each part has: "items 12, claims 3"."""
     leased = [each for each in in_line(entries) if each.stored.lease]
-    parts = collections.Counter(each.path[0] for each in entries if len(each.path) > 1)
     return Standing(
         members=tuple(place(each, each.path[0] if len(each.path) > 1 else "") for each in leased),
-        note=", ".join(f"{part} {count}" for part, count in parts.most_common(MOST_PARTS)),
+        note=_parts(entries),
     )
+
+
+def _parts(entries: Iterable[Entry]) -> str:
+    return _counted(collections.Counter(each.path[0] for each in entries if len(each.path) > 1))
+
+
+def _counted(found: collections.Counter[str]) -> str:
+    return ", ".join(f"{part} {count}" for part, count in found.most_common(MOST_PARTS))
 
 
 def _number(path: tuple[str, ...]) -> int | None:
@@ -153,6 +228,11 @@ def lined() -> tuple[str, ...]:
     return tuple(name for name, kind in _KINDS.items() if kind.lined)
 
 
+def small() -> tuple[str, ...]:
+    """The names of the kinds whose values are read."""
+    return tuple(name for name, kind in _KINDS.items() if kind.lined or kind.small)
+
+
 def locks() -> tuple[str, ...]:
     """The names of the kinds that can be held."""
     return tuple(name for name, kind in _KINDS.items() if kind.lock)
@@ -161,7 +241,11 @@ def locks() -> tuple[str, ...]:
 for _kind in (
     Kind("lock", read_exclusive, lined=True, lock=True),
     Kind("rwlock", read_shared, lined=True, lock=True),
-    Kind("semaphore", read_semaphore, lined=True, lock=True),
+    Kind("semaphore", read_semaphore, lined=True, lock=True, permits=True),
     Kind("election", read_exclusive, lined=True),
+    Kind("once", read_once, small=True),
+    Kind("queue", read_queue),
+    Kind("barrier", read_barrier, small=True),
+    Kind("double_barrier", read_barrier, small=True),
 ):
     register(_kind)

@@ -2,7 +2,7 @@
 
 `survey` reads keys without values, a page at a time.  Where a page ends inside a primitive, the rest of that
 one is counted by etcd and skipped: so a queue of a million items costs two reads, not a thousand.  `census`
-then reads the values where they are small and say who stands there: those of lines and of sessions.
+then reads the values where they are small and say who stands there, as those of lines and of sessions.
 
 Nothing here writes.
 """
@@ -55,9 +55,10 @@ class Reader:
         self.root = censuses.root_of(namespace)
 
     def census(self) -> censuses.Census:
-        """Everything that is there, with the values of lines and sessions.
+        """Everything that is there, with the values of sessions and of the kinds whose values are small.
 
-        Cost: 1 round trip, 1 for each kind that is a line, 1 for the sessions; more for more than 1,000 keys.
+        Cost: 1 round trip, 1 for each of those kinds that is there, 1 for the sessions; more for more than
+        1,000 keys.
         """
         return self._anew(self._census)
 
@@ -167,7 +168,7 @@ class Reader:
         survey = self._survey()
         revision = survey.revision
         found = {censuses.parse(self.root, each.key).kind for each in survey.stored}
-        read = [each for each in (*kinds.lined(), censuses.SESSION) if each in found]
+        read = [each for each in (*kinds.small(), censuses.SESSION) if each in found]
         stored = [each for each in survey.stored if censuses.parse(self.root, each.key).kind not in read]
         for kind in read:
             stored += self._read(keys.prefix(self.namespace, kind), revision)[0]

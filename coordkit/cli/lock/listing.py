@@ -18,6 +18,7 @@ examples:
   coordkit lock ls --json
 
 Locks, reader-writer locks and semaphores that somebody holds or awaits; a free one leaves nothing to see.
+Of several holders it shows the oldest.  For elections see coordkit elect ls, for all else coordkit status -v.
 How long somebody has held, or waited, is counted from when he joined the line, by his own clock.
 
 exit status: 0; 69 when etcd does not answer"""
