@@ -51,6 +51,20 @@ def prefix(namespace: str, kind: str, name: str | None = None) -> bytes:
     return (head if name is None else f"{head}{segment(name)}/").encode()
 
 
+def prefix_as_given(prefix_: str) -> bytes:
+    """A prefix that is taken as it is, with a slash behind it, as Go and etcdctl do.
+
+    Raises:
+        InvalidName: Not a string, empty, or not encodable.
+    """
+    if not isinstance(prefix_, str) or not prefix_:
+        raise errors.InvalidName(f"prefix must be a str that is not empty, not {prefix_!r}")
+    try:
+        return prefix_.encode() + b"/"
+    except UnicodeEncodeError as error:
+        raise errors.InvalidName(f"prefix {prefix_!r} cannot be encoded as UTF-8") from error
+
+
 def namespace(path: str) -> str:
     """A namespace as it stands in keys: the segments of `path`, each encoded; may be empty."""
     if not isinstance(path, str):

@@ -174,6 +174,30 @@ class Line(linewatch.Watched):
         finally:
             session.delist(ticket.waiter)
 
+    def take_turn(
+        self, ticket: Ticket, deadline: Deadline, grant: typing.Callable[[Line, Ticket], T], late: str
+    ) -> T | None:
+        """Wait for the ticket's turn, and take it by `grant`; whatever else happens, the place is given up.
+
+        Returns:
+            What `grant` made; None when somebody deleted our place: take another.
+
+        Raises:
+            AcquireTimeout: With this text, when the time ran out.
+            SessionLost, Cancelled: As `await_turn`.
+        """
+        try:
+            if not self.await_turn(ticket, deadline):
+                raise errors.AcquireTimeout(late)
+            # HELD: no older key exists and none can appear, for revisions only grow.
+            return grant(self, ticket)
+        except errors.LockLost:
+            self.leave(ticket)
+            return None
+        except BaseException:
+            self.leave(ticket)
+            raise
+
     def _is_turn(self, ticket: Ticket) -> bool:
         with self._lock:
             self._settle(ticket)

@@ -325,7 +325,11 @@ class TestStatus:
         assert document["endpoints"][0]["role"] == "leader"
         assert cli("status", "--json").document["namespace"] == namespace
         (each,) = cli("status", "-v", "--json").document["primitives"]
-        (row,) = [each for each in cli("status", "-v").out.splitlines() if each.startswith("lock    report")]
+        (row,) = [
+            each
+            for each in cli("status", "-v").out.splitlines()
+            if each.startswith("lock  ") and "report" in each
+        ]
         assert (each["kind"], each["name"], each["keys"], each["note"]) == ("lock", "report", 3, "")
         assert [each["identity"] for each in (*each["holders"], *each["waiters"])] == ["anna", "bert", "carl"]
         assert row.split()[2:5] == ["3", "anna", str(line[0].lock.fence)]

@@ -221,7 +221,8 @@ class TestCensus:
                 st.lists(
                     st.one_of(
                         st.sampled_from(
-                            [b"lock", b"rwlock", b"semaphore", b"session", b"limit", b"read", b"%ff"]
+                            [b"lock", b"rwlock", b"semaphore", b"session", b"limit", b"read", b"%ff", b"once"]
+                            + [b"barrier", b"generation", b"1", b"queue", b"claims"]
                         ),
                         st.binary(max_size=6),
                     ),
@@ -232,7 +233,11 @@ class TestCensus:
                     st.recursive(
                         st.one_of(st.none(), st.integers(), st.floats(), st.text(max_size=5)),
                         lambda inner: st.dictionaries(
-                            st.sampled_from(["identity", "since", "start", "host", "pid"]), inner, max_size=4
+                            st.sampled_from(
+                                ["identity", "since", "start", "host", "pid", "state", "session"]
+                            ),
+                            inner,
+                            max_size=4,
                         ),
                         max_leaves=5,
                     ).map(lambda value: json.dumps(value).encode()),
@@ -503,6 +508,7 @@ class TestReading:
         }
         assert (only(over).standing.holders, only(over).standing.note) == ((), "done 1")
         assert {stake.how for each in found.sessions for stake in each.stakes} == {"holds"}
+        coord.kv.delete_prefix(f"/{reader.namespace}/once/")
 
     def test_who_has_arrived_at_a_barrier_is_seen(self, coord, reader):
         """
@@ -519,6 +525,7 @@ class TestReading:
 
         assert found[0].standing.note == "generation 1, 1 of 2 have arrived"
         assert found[0].standing.waiters[0].identity == coord.settings.identity
+        coord.kv.delete_prefix(f"/{reader.namespace}/barrier/")
 
     def test_a_lease_that_is_over_has_no_time(self, reader):
         """

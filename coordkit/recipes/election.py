@@ -60,14 +60,9 @@ class Election:
 
         `Election.at(session, "foo")` and `etcdctl elect foo` contend.
         """
-        if not isinstance(prefix, str) or not prefix:
-            raise errors.InvalidName(f"prefix must be a str that is not empty, not {prefix!r}")
         election = cls(session, "at")
+        election._prefix = keys.prefix_as_given(prefix)
         election.name = prefix
-        try:
-            election._prefix = prefix.encode() + b"/"
-        except UnicodeEncodeError as error:
-            raise errors.InvalidName(f"prefix {prefix!r} cannot be encoded as UTF-8") from error
         return election
 
     # To lead.
@@ -253,18 +248,10 @@ class Election:
                 self._waits[ticket] = line
                 ticket.cancelled = ticket.cancelled or cancel.is_set()
             try:
-                if not line.await_turn(ticket, deadline):
-                    raise errors.AcquireTimeout(f"not elected in {self.name!r} in time")
-                # LEADING: no older key exists and none can appear, for revisions only grow.
-                leadership = self._take_office(line, ticket)
-                if not leadership.is_lost:
+                told = f"not elected in {self.name!r} in time"
+                leadership = line.take_turn(ticket, deadline, self._win, told)
+                if leadership is not None:
                     return leadership
-                leadership.resign()  # raises LockLost: nobody is handed what is lost already
-            except errors.LockLost:
-                line.leave(ticket)  # somebody deleted our key: stand again
-            except BaseException:
-                line.leave(ticket)
-                raise
             finally:
                 with self._lock:
                     self._waits.pop(ticket, None)
@@ -284,6 +271,12 @@ class Election:
         leadership = Leadership(self.name, line, ticket)
         with self._lock:
             self._terms.add(leadership)
+        return leadership
+
+    def _win(self, line: waitlist.Line, ticket: tickets.Ticket) -> Leadership:
+        leadership = self._take_office(line, ticket)
+        if leadership.is_lost:
+            leadership.resign()  # raises LockLost: nobody is handed what is lost already
         return leadership
 
 

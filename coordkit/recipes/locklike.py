@@ -331,13 +331,8 @@ class OnLine(LockLike):
 
     def _set_prefix(self, prefix: str) -> None:
         """Take a prefix as it is, with a slash behind it, as Go and etcdctl do."""
-        if not isinstance(prefix, str) or not prefix:
-            raise errors.InvalidName(f"prefix must be a str that is not empty, not {prefix!r}")
+        self._prefix = keys.prefix_as_given(prefix)
         self.name = prefix
-        try:
-            self._prefix = prefix.encode() + b"/"
-        except UnicodeEncodeError as error:
-            raise errors.InvalidName(f"prefix {prefix!r} cannot be encoded as UTF-8") from error
 
     def locked(self) -> bool:
         """Whether anybody holds or awaits it, in any process.  Cost: 1 round trip."""
@@ -379,15 +374,9 @@ class LineLock(OnLine):
             # WAITING: our key is in line; only older keys stand before us.
             self._waits[ticket] = functools.partial(line.cancel, ticket)
             try:
-                if not line.await_turn(ticket, deadline):
-                    raise errors.AcquireTimeout(f"{self} was not acquired in time")
-                # HELD: no older key exists and none can appear, for revisions only grow.
-                return self._grant(line, ticket)
-            except errors.LockLost:
-                line.leave(ticket)  # somebody deleted our place: take another
-            except BaseException:
-                line.leave(ticket)
-                raise
+                held = line.take_turn(ticket, deadline, self._grant, f"{self} was not acquired in time")
+                if held is not None:
+                    return held
             finally:
                 self._waits.pop(ticket, None)
 
