@@ -221,8 +221,7 @@ class TestCensus:
                 st.lists(
                     st.one_of(
                         st.sampled_from(
-                            [b"lock", b"rwlock", b"semaphore", b"session", b"limit", b"read", b"%ff", b"once"]
-                            + [b"barrier", b"generation", b"1", b"queue", b"claims"]
+                            b"lock rwlock semaphore session limit read %ff once barrier generation 1 queue".split()
                         ),
                         st.binary(max_size=6),
                     ),
