@@ -23,6 +23,8 @@ from coordkit.recipes.slots import Slot, SlotState
 from coordkit.testing import compact
 
 ROOT = b"/shop/"
+SEGMENTS = [b"lock", b"rwlock", b"semaphore", b"session", b"limit", b"read", b"%ff"]
+SEGMENTS += [b"once", b"barrier", b"generation", b"1", b"queue", b"claims"]
 NOON = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
 
 
@@ -220,9 +222,7 @@ class TestCensus:
             st.tuples(
                 st.lists(
                     st.one_of(
-                        st.sampled_from(
-                            b"lock rwlock semaphore session limit read %ff once barrier generation 1 queue".split()
-                        ),
+                        st.sampled_from(SEGMENTS),
                         st.binary(max_size=6),
                     ),
                     max_size=5,
