@@ -10,11 +10,11 @@ class Mutation:
     """One rule taken out."""
 
     name: str
-    play: str
+    play: str  # or "": what a trial cannot do, tests must
     module: str  # below coordkit/
     rule: str  # stands there exactly once
     instead: str
-    arguments: tuple[str, ...] = ()  # for the trial
+    arguments: tuple[str, ...] = ()  # for the trial, or for pytest
 
 
 MUTATIONS = (
@@ -41,32 +41,56 @@ MUTATIONS = (
     ),
     Mutation(
         "grant without own key",
-        "lock",
+        "",
         "waitlist.py",
-        "if not found.kvs or found.kvs[0].key != ticket.key:",
+        "if not seen.shows_us:",
         "if False:",
+        ("tests/interleavings/test_world.py", "-k", "no_grant_is_wrong and foul"),
+    ),
+    Mutation(
+        "grant from a stale read",
+        "",
+        "waitlist.py",
+        "if seen.revision < floor:",
+        "if False:",
+        ("tests/interleavings/test_world.py", "-k", "no_grant_is_wrong and storm"),
+    ),
+    Mutation(
+        "watch from the reply's revision without confirming",
+        "",
+        "waitlist.py",
+        "return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision",
+        "return self._covered_from is not None",
+        ("tests/interleavings/test_world.py", "-k", "no_grant_is_wrong and fair"),
     ),
     Mutation(
         "window mistaken for the whole line",
         "lock",
         "ticket.py",
-        "if snapshot.more:",
-        "if False:",
+        "        if more:\n",
+        "        if False:\n",
         ("--members", "24"),
     ),
     Mutation(
         "local hand-over without the head",
         "lock",
         "waitlist.py",
-        "heir = self._tickets.get(head.key)",
-        "heir = next((t for t in self._tickets.values() if t.phase is Phase.WAITING), None)",
+        """heir = self._tickets.get(head.key)
+            # Its key may have been deleted since it joined; only the head that the transaction read counts.
+            if (
+                heir is None
+                or heir.phase is not Phase.WAITING
+                or heir.create_revision != head.create_revision
+            ):""",
+        """heir = next((each for each in self._tickets.values() if each.phase is Phase.WAITING), None)
+            if heir is None:""",
     ),
     Mutation(
         "prefix without slash",
         "lock",
-        "recipes/lock.py",
-        'b"%s%s/" % (keys.prefix(session.link.namespace, "lock"), self._segment.encode())',
-        'b"%s%s" % (keys.prefix(session.link.namespace, "lock"), self._segment.encode())',
+        "recipes/locklike.py",
+        'prefix = b"%s%s/" % (keys',
+        'prefix = b"%s%s" % (keys',
     ),
     Mutation(
         "withdrawal without ending the epoch",
@@ -74,5 +98,119 @@ MUTATIONS = (
         "leased.py",
         "[kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), self.read_key],",
         "[kv.delete(key), self.read_key, self.read_key],",
+    ),
+    Mutation(
+        "a permit too many",
+        "semaphore",
+        "ticket.py",
+        "return self.is_free or (self.ahead is not None and len(self.ahead) < self.places)",
+        "return self.is_free or (self.ahead is not None and len(self.ahead) <= self.places)",
+    ),
+    Mutation(
+        "deadline from receipt",
+        "session",
+        "session.py",
+        "session = cls(link, terms, lease_id, ttl_s, granted_s)",
+        "session = cls(link, terms, lease_id, ttl_s, boottime())",
+    ),
+    Mutation(
+        "session key unwatched",
+        "session",
+        "session.py",
+        "self._watch = self.link.watcher.watch(self.key, _KeyWatch(self), filters=(watch.NO_PUTS,))",
+        'self._watch = self.link.watcher.watch(self.key + b"?", _KeyWatch(self))',
+    ),
+    Mutation(
+        "resume from the header's revision",
+        "",
+        "etcd/watch.py",
+        "watch.next_revision = events[-1].mod_revision + 1",
+        "watch.next_revision = header.revision + 1",
+        ("tests/test_watch.py", "-k", "resumes_behind_its_last_event"),
+    ),
+    Mutation(
+        "retry without a nonce",
+        "counter",
+        "cell.py",
+        "if flight.doubtful and receipt is not None and receipt.value == flight.nonce:",
+        "if flight.doubtful and receipt is not None:",
+    ),
+    Mutation(
+        "a cell without its compare",
+        "counter",
+        "cell.py",
+        "            [kv.mod(self.key) == revision],\n            puts",
+        "            [],\n            puts",
+    ),
+    Mutation(
+        "a publish in doubt is sent again without a nonce",
+        "topic",
+        "recipes/topic/log.py",
+        "mine = parsed is not None and parsed[0].nonce == header.nonce",
+        "mine = False",
+    ),
+    Mutation(
+        "cursor without compare",
+        "topic",
+        "recipes/topic/cursors.py",
+        "[kv.mod(self._key) == self._mod], [kv.put(self._key, value)], [kv.get(self._key)]",
+        "[], [kv.put(self._key, value)], [kv.get(self._key)]",
+    ),
+    Mutation(
+        "ack without the claim compare",
+        "queue",
+        "recipes/queue/delivery.py",
+        "return kv.create(self.layout.claim(delivery.id)) == delivery.revision",
+        "return kv.create(self.layout.claim(delivery.id)) >= 0",
+    ),
+    Mutation(
+        "claim without the item compare",
+        "queue",
+        "recipes/queue/claiming.py",
+        "[kv.create(claim_key) == 0, kv.mod(item) == candidate.mod_revision],",
+        "[kv.create(claim_key) == 0],",
+    ),
+    Mutation(
+        "claim without the claim compare",
+        "queue",
+        "recipes/queue/claiming.py",
+        "[kv.create(claim_key) == 0, kv.mod(item) == candidate.mod_revision],",
+        "[kv.mod(item) == candidate.mod_revision],",
+    ),
+    Mutation(
+        "barrier: a verdict over a verdict",
+        "barrier",
+        "recipes/assembly.py",
+        "when = [*rounds.undecided(self.layout, generation), *rounds.still_there(counted)]",
+        "when = [*rounds.still_there(counted)]",
+    ),
+    Mutation(
+        "barrier without verdict: who counts enough passes",
+        "barrier",
+        "recipes/assembly.py",
+        "return rounds.Told(verdict) if view is None else stay.look(view)",
+        "return rounds.Told(verdict)",
+    ),
+    Mutation(
+        "observe from a lagging member",
+        "",
+        "observation.py",
+        "if revision < max(feed.stands_from, self._places.revision):",
+        "if False:",
+        ("tests/test_observation.py", "tests/contract/test_election.py", "-k", "past or behind or stale"),
+    ),
+    Mutation(
+        "proclaim without compare",
+        "election",
+        "recipes/leadership.py",
+        "[kv.mod(self.key) == self._proclaimed],",
+        "[],",
+    ),
+    Mutation(
+        "once: the next attempt without compare",
+        "once",
+        "recipes/once.py",
+        "when = [kv.mod(key) == place.mod_revision, _alive(session)]",
+        "when = [_alive(session)]",
     ),
 )

@@ -1,10 +1,11 @@
 """Breaks coordkit on purpose, one rule at a time, and shows what notices: the table in docs/verification.md.
 
-usage: sensitivity.py [--only TEXT] [--seconds S] [--tries N] [--write]
+usage: sensitivity.py [--only TEXT] [--seconds S] [--tries N] [--jobs N] [--write]
 
 Each mutation is a piece of source that is replaced in a copy of the package; then the trial of the primitive
 that the rule protects is played with that copy (`coordkit.testing.trial`): the same play and the same weather
-as without it. A mutation that no trial catches is a missing check: the exit status is 1.
+as without it. What no trial can do, as a cluster's member that lags, tests with a stage of their own do: they
+are run with the copy instead. A mutation that nothing catches is a missing check: the exit status is 1.
 
 Cost: some seconds a mutation that is caught, a few trials for one that is not.
 """
@@ -20,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent import futures
 
 from mutations import MUTATIONS, Mutation
 
@@ -68,12 +70,32 @@ def try_out(mutation: Mutation, folder: pathlib.Path, seconds: float, seed: int)
     return report
 
 
+def test(mutation: Mutation, folder: pathlib.Path) -> Finding:
+    """The tests that are to notice it, with the package in that folder."""
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pytest_coordkit.py"):
+        shutil.copy(ROOT / name, folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutation.arguments],
+        env={**os.environ, "PYTHONPATH": str(folder), "COORDKIT_TEST_MODE": "threads"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    failed = next((line for line in done.stdout.splitlines() if line.startswith("FAILED")), "")
+    name = failed.removeprefix("FAILED").split(" - ")[0].strip()
+    return Finding(mutation, f"`{name[name.find('tests/'):]}`" if name else None, 0, 1)
+
+
 def judge(mutation: Mutation, seconds: float, tries: int) -> Finding:
     """Play with it until something notices."""
     operations = 0
     with tempfile.TemporaryDirectory(prefix="coordkit-mutation-") as name:
         folder = pathlib.Path(name)
         mutate(mutation, folder)
+        if not mutation.play:
+            return test(mutation, folder)
         for seed in range(tries):
             report = try_out(mutation, folder, seconds, seed)
             operations += int(str(report["operations"]))
@@ -88,7 +110,8 @@ def table(findings: list[Finding]) -> str:
     lines = ["| rule taken out | play | noticed by | after calls |", "| --- | --- | --- | --- |"]
     for one in findings:
         found = one.caught_by or "**nothing**"
-        lines.append(f"| {one.mutation.name} | {one.mutation.play} | {found} | {one.operations:,} |")
+        calls = f"{one.operations:,}" if one.mutation.play else ""
+        lines.append(f"| {one.mutation.name} | {one.mutation.play or 'a test'} | {found} | {calls} |")
     return "\n".join(lines)
 
 
@@ -100,16 +123,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", help="mutations whose name or play contains this")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each trial; default 8")
     parser.add_argument("--tries", type=int, default=4, help="trials of a mutation at most; default 4")
+    parser.add_argument("--jobs", type=int, default=2, help="mutations tried at the same time; default 2")
     parser.add_argument("--write", action="store_true", help="put the table into docs/verification.md")
     chosen = parser.parse_args(arguments)
 
-    findings = []
-    for mutation in MUTATIONS:
-        if chosen.only in mutation.name or chosen.only in mutation.play:
-            one = judge(mutation, chosen.seconds, chosen.tries)
-            findings.append(one)
-            caught = one.caught_by or "NOT NOTICED"
-            print(f"{mutation.name}: {caught}, {one.operations} calls, {one.tries} trials", flush=True)
+    def tell(mutation: Mutation) -> Finding:
+        one = judge(mutation, chosen.seconds, chosen.tries)
+        caught = one.caught_by or "NOT NOTICED"
+        print(f"{mutation.name}: {caught}, {one.operations} calls, {one.tries} trials", flush=True)
+        return one
+
+    wanted = [each for each in MUTATIONS if chosen.only in each.name or chosen.only in each.play]
+    with futures.ThreadPoolExecutor(chosen.jobs) as pool:
+        findings = list(pool.map(tell, wanted))
     if chosen.write:
         before, _, rest = PAGE.read_text().partition(BEGIN)
         _, _, after = rest.partition(END)

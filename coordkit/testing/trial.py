@@ -111,6 +111,8 @@ class Trial:
             leased = [each for each in outside.kv.range(f"/{NAMESPACE}/") if each.lease]
             kept = [part.encode() for part in ("/session/", *self._play.PERSISTENT)]
             others = [each for each in leased if not any(part in each.key for part in kept)]
+            # Not the oldest: where that one is nobody's, the others are to wait in vain.
+            others = sorted(others, key=lambda each: each.create_revision)[1:]
             if others and pick > 0.8:
                 outside.kv.delete(self._chance.choice(others).key)
 
