@@ -1,6 +1,6 @@
-"""`python -m benchmarks.peers`: fair and unfair locks of other clients beside ours, in one interleaved run.
+"""`python -m benchmarks.peers`: locks, elections, counters and queues of others beside ours, interleaved.
 
-Writes a JSON document and a plot into a folder, prints tables; nothing is left out in silence.
+Writes a JSON document and a plot for each kind into a folder, prints tables; nothing is left out in silence.
 """
 
 from __future__ import annotations
@@ -11,22 +11,24 @@ import json
 import pathlib
 import sys
 
-from benchmarks.peers import lineup, packages, report
+from benchmarks.peers import kinds, lineup, packages, report
 from benchmarks.peers.rounds import Contest
 from coordkit.cli import options, terminal
 from coordkit.cli.bench import machine, server
 from coordkit.cli.bench.contention import Plan
 from coordkit.cli.bench.primitives import Scenario
 
-SCENARIOS = "processes:1,processes:2,processes:8,threads:2,threads:8,threads:32,greenlets:8,own:64"
+WHAT = {"queue": ("put", "take")}
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument(
-        "--scenarios", default=SCENARIOS, metavar="MODE:N,...",
-        help=f"default {SCENARIOS}; `own` are threads with a lock each",
-    )  # fmt: skip
+        "--what", default="lock,election,counter,queue", metavar="KIND,...", help="default all: %(default)s"
+    )
+    parser.add_argument(
+        "--scenarios", default="", metavar="MODE:N,...", help="`own` are threads with a lock each"
+    )
     parser.add_argument("--only", default="", metavar="NAME,...", help="peers whose names begin so, and ours")
     parser.add_argument("--seconds", type=options.positive, default=1.0, help="of a round; default 1")
     parser.add_argument("--repeats", type=options.count, default=5, help="rounds; default 5")
@@ -34,35 +36,51 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
 
     packages.offer()
-    plan = Plan(chosen.seconds, chosen.repeats, warm_up_s=0.3)
-    scenarios = [_scenario(text) for text in chosen.scenarios.split(",")]
-    wanted = [peer for peer in lineup.LOCKS if _is_wanted(peer.name, chosen.only)]
-    skipped = {peer.name: why for peer in wanted if (why := lineup.why_not(peer))}
-    load = machine.load()
-    progress = terminal.Progress(len(scenarios) * plan.repeats)
-    with contextlib.ExitStack() as stack:
-        etcd = stack.enter_context(server.serving(None))
+    names = [each for what in chosen.what.split(",") for each in WHAT.get(what, (what,))]
+    if unknown := [name for name in names if name not in kinds.KINDS]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join([*kinds.KINDS, *WHAT])}")
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    with server.serving(None) as etcd, contextlib.ExitStack() as stack:
+        wanted = {peer for name in names for peer in lineup.PEERS[name] if _is_wanted(peer.name, chosen.only)}
         missing: dict[str, str] = {}
+        skipped = {peer.name: why for peer in wanted if (why := lineup.why_not(peer))}
         where = lineup.served(stack, {peer.server for peer in wanted if peer.name not in skipped}, missing)
         where |= {"etcd": etcd.endpoint or "", "url": etcd.url}
         skipped |= {peer.name: missing[peer.server] for peer in wanted if peer.server in missing}
-        peers = [peer for peer in wanted if peer.name not in skipped]
-        try:
-            results = {
-                f"{scenario.name}, a lock each" if own else scenario.name: Contest(
-                    peers, where, scenario, plan, own
-                ).run(progress)
-                for scenario, own in scenarios
-            }
-        finally:
-            progress.clear()
-    found = report.Report("lock", etcd.version, plan, results, skipped, load)
+        failed = [_compare(kinds.KINDS[name], etcd.version, where, skipped, chosen) for name in names]
+    return int(any(failed))
+
+
+def _compare(
+    kind: kinds.Compared,
+    etcd: str,
+    where: dict[str, str],
+    skipped: dict[str, str],
+    chosen: argparse.Namespace,
+) -> bool:
+    """One kind: every scenario, the report, the files; whether ours failed."""
+    plan = Plan(chosen.seconds, chosen.repeats, warm_up_s=0.3)
+    scenarios = [_scenario(text) for text in (chosen.scenarios or kind.scenarios).split(",")]
+    lined_up = [peer for peer in lineup.PEERS[kind.name] if _is_wanted(peer.name, chosen.only)]
+    peers = [peer for peer in lined_up if peer.name not in skipped]
+    load = machine.load()
+    progress = terminal.Progress(len(scenarios) * plan.repeats)
+    try:
+        results = {
+            f"{scenario.name}, a lock each" if own else scenario.name: Contest(
+                kind, peers, where, scenario, plan, own
+            ).run(progress)
+            for scenario, own in scenarios
+        }
+    finally:
+        progress.clear()
+    absent = {peer.name: skipped[peer.name] for peer in lined_up if peer.name in skipped}
+    found = report.Report(kind.name, kind.unit, etcd, plan, results, absent, load)
     found.show()
-    chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / "lock-peers.json").write_text(json.dumps(found.as_json(), indent=1) + "\n")
-    report.plot(found, chosen.out / "lock-peers.svg")
+    (chosen.out / f"{kind.name}-peers.json").write_text(json.dumps(found.as_json(), indent=1) + "\n")
+    report.plot(found, chosen.out / f"{kind.name}-peers.svg")
     ours = [one for standings in results.values() for one in standings if one.peer.name == lineup.OURS]
-    return int(any(one.failure for one in ours))
+    return any(one.failure for one in ours)
 
 
 def _scenario(text: str) -> tuple[Scenario, bool]:

@@ -29,6 +29,8 @@ class Peer:
     promise: str
     fenced: bool  # whether its order can be judged, not only its exclusion
     module: str = ""  # what must be importable
+    primitive: str = "lock"  # of a role that has several
+    store: str = "coordkit"  # what stands behind it: see `fillers`
     go: bool = False
     modes: tuple[str, ...] = ("processes", "threads")
 
@@ -45,6 +47,50 @@ LOCKS = (
     Peer("redis-py Lock", "redis", f"{_HERE}RedisPy", "unfair, one server", False, "redis"),
     Peer("python-redis-lock", "redis", f"{_HERE}PythonRedisLock", "unfair, one server", False, "redis_lock"),
 )
+
+
+_QUEUES = "benchmarks.peers.queues:"
+
+
+def _go(name: str, role: str, promise: str) -> Peer:
+    return Peer(f"Go {name}", "etcd", role, promise, True, go=True, store="go")
+
+
+def _kazoo(name: str, primitive: str, promise: str, store: str = "kazoo") -> Peer:
+    role = f"{_QUEUES}Kazoo"
+    return Peer(f"kazoo {name}", "zookeeper", role, promise, True, "kazoo", primitive, store)
+
+
+def _ours(primitive: str, promise: str, name: str = OURS) -> Peer:
+    """Each other name is a way of ours to do the same, compared as a peer is."""
+    return Peer(name, "etcd", f"{_QUEUES}Ours", promise, True, primitive=primitive)
+
+
+ELECTIONS = (
+    Peer(OURS, "etcd", "contenders", _GUARDED, True, primitive="election"),
+    _go("concurrency.Election", "election", _GUARDED),
+    _kazoo("Election", "election", "fair"),
+)
+COUNTERS = (
+    Peer(OURS, "etcd", "contenders", "once, even in doubt", True, primitive="counter"),
+    _go("STM counter", "counter", "unknown when in doubt"),
+    _kazoo("Counter", "counter", "retried: may count twice"),
+)
+PUTS = (
+    _ours("put", "FIFO"),
+    _ours("put_many", "FIFO", "coordkit put_many(100)"),
+    _go("recipes.Queue", "enqueue", "roughly FIFO"),
+    _kazoo("Queue", "put", "FIFO"),
+    _kazoo("LockingQueue", "locking put", "FIFO", "kazoo-locking"),
+)
+TAKINGS = (
+    _ours("take", "claimed, acked"),
+    _ours("take_many", "claimed, acked", "coordkit claim_many(100)"),
+    _go("recipes.Queue", "dequeue", "dies with its consumer"),
+    _kazoo("Queue", "take", "dies with its consumer"),
+    _kazoo("LockingQueue", "locking take", "locked, consumed", "kazoo-locking"),
+)
+PEERS = {"lock": LOCKS, "election": ELECTIONS, "counter": COUNTERS, "put": PUTS, "take": TAKINGS}
 
 
 def why_not(peer: Peer) -> str | None:

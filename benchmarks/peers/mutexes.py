@@ -24,8 +24,8 @@ class Connection:
 
     session = None
 
-    def __init__(self, lock: Callable[[str], Any], close: Callable[[], None]) -> None:
-        self.lock, self.close = lock, close
+    def __init__(self, lock: Callable[[str], Any], close: Callable[[], None], client: Any = None) -> None:
+        self.lock, self.close, self.client = lock, close, client
 
 
 class Mutex:
@@ -60,7 +60,7 @@ class Kazoo(contenders.Contenders):
             client.stop()
             client.close()
 
-        return Connection(lock, close)
+        return Connection(lock, close, client)
 
 
 class KazooMutex(Mutex):

@@ -15,7 +15,7 @@ from coordkit.cli.bench import figures, machine
 from coordkit.cli.bench.contention import Plan
 
 SCHEMA = "coordkit-bench-peers/1"
-_COLUMNS = ("", "promise", "holds/s", "ours is", "hand-over p50, ms", "p99, ms", "Jain", "CPU a hold, us")
+_COLUMNS = ("", "promise", "{unit}/s", "ours is", "wait p50, ms", "hand-over p50, ms", "p99, ms", "Jain", "CPU a hold, us")
 
 
 @attrs.frozen
@@ -23,6 +23,7 @@ class Report:
     """One run: every scenario with the standings of its peers, and who is missing, with the reason."""
 
     what: str
+    unit: str
     etcd: str
     plan: Plan
     results: dict[str, list[Standing]]
@@ -34,7 +35,7 @@ class Report:
         for scenario, standings in self.results.items():
             rows = [_row(one, ratio(standings, one)) for one in standings if one.rounds and not one.failure]
             title = f"{self.what}, {scenario}: etcd {self.etcd}, median of {self.plan.repeats} rounds"
-            terminal.Table(title, _COLUMNS, rows).show()
+            terminal.Table(title, [each.format(unit=self.unit) for each in _COLUMNS], rows).show()
             for one in standings:
                 if one.failure:
                     print(f"{one.peer.name}: out after {len(one.rounds)} rounds: {one.failure}")
@@ -46,6 +47,8 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         return {
             "schema": SCHEMA,
+            "benchmark": f"{self.what}-peers",
+            "unit": self.unit,
             "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "machine": machine.facts(self.load),
             "etcd": self.etcd,
@@ -79,6 +82,7 @@ def _row(one: Standing, times: figures.Spread | None) -> list[str]:
         one.peer.promise,
         cell("acquisitions_per_s", "{:,.0f}"),
         f"{times.median:.1f}x ({times.low:.1f} to {times.high:.1f})" if times else "",
+        cell("wait_p50_us", "{:.2f}", 1e-3),
         cell("hand_over_p50_us", "{:.2f}", 1e-3),
         cell("hand_over_p99_us", "{:.2f}", 1e-3),
         cell("jain", "{:.2f}"),
@@ -101,7 +105,7 @@ def _standing(one: Standing, times: figures.Spread | None) -> dict[str, Any]:
 
 
 def plot(report: Report, path: pathlib.Path) -> None:
-    """Holds per second of every peer, scenario by scenario, on a logarithmic scale."""
+    """What every peer did in a second, scenario by scenario, on a logarithmic scale."""
     try:
         import matplotlib
     except ImportError:
@@ -119,8 +123,8 @@ def plot(report: Report, path: pathlib.Path) -> None:
         axes.bar(places, heights, width, label=name, color=f"C{number}" if name != OURS else "black")
     axes.set_xticks(range(len(report.results)), list(report.results))
     axes.set_yscale("log")
-    axes.set_ylabel("holds per second")
-    axes.set_title(f"One lock, closed loop; etcd {report.etcd}, median of {report.plan.repeats} rounds")
+    axes.set_ylabel(f"{report.unit} per second")
+    axes.set_title(f"{report.what}, closed loop; etcd {report.etcd}, median of {report.plan.repeats} rounds")
     axes.legend(fontsize="small", ncols=2)
     figure.tight_layout()
     figure.savefig(path)

@@ -1,7 +1,7 @@
 """Rounds of contention, peer after peer in each, so that all share the machine's moods.
 
-Every round of a peer is judged: by the order of its fences where it has some, else by the clock alone. A peer
-that breaks a rule, dies or falls silent is out from then on, with the reason: only completed work counts.
+Every round of a peer is judged: see `kinds`. A peer that breaks a rule, dies or falls silent is out from then
+on, with the reason: only completed work counts.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from collections.abc import Callable
 
 import attrs
 
+from benchmarks.peers import fillers
+from benchmarks.peers.kinds import Compared, Match
 from benchmarks.peers.lineup import Peer, go_program
 from coordkit.cli import terminal
 from coordkit.cli.bench import contention, figures, primitives
 from coordkit.cli.bench.crew import Crew, Worker, WorkerDied
-from coordkit.testing import checkers
-from coordkit.testing.history import Kind, Operation, Result, Rule, clock_ns
+from coordkit.testing.history import clock_ns
 
 _HEAD_START_NS = 100_000_000
 _PATIENCE_S = 40.0
+_OURS = ("contenders", "benchmarks.peers.queues:Ours")
 
 
 @attrs.define
@@ -44,6 +46,7 @@ class Contest:
 
     def __init__(
         self,
+        kind: Compared,
         peers: list[Peer],
         where: dict[str, str],
         scenario: primitives.Scenario,
@@ -51,12 +54,15 @@ class Contest:
         own: bool = False,
     ) -> None:
         """Args:
+        kind: What is compared.
         peers: Who takes part, where the mode of the scenario is one of theirs.
         where: `host:port` by kind of server.
         scenario: Who contends.
         plan: For how long.
         own: Whether each contender has a lock of its own, and nobody waits for anybody.
         """
+        self._kind = kind
+        self._matches: dict[str, Match] = {}
         self._where, self._scenario, self._plan, self._own = where, scenario, plan, own
         self.standings = [Standing(peer) for peer in peers if scenario.mode in peer.modes]
         self._stack = contextlib.ExitStack()
@@ -91,13 +97,17 @@ class Contest:
         folder = self._folder / peer.name.replace(" ", "-")
         folder.mkdir()
         crew = self._stack.enter_context(Crew(folder))
-        where = self._where[peer.server] if peer.name != "coordkit" else self._where["url"]
+        where = self._where["url" if peer.role in _OURS else peer.server]
         name = f"bench-{secrets.token_hex(4)}"
-        settings = {"url": where, "name": name, "hold_s": self._plan.hold_s, "own": self._own}
+        settings = {
+            "url": where, "name": name, "hold_s": self._plan.hold_s, "own": self._own,
+            "primitive": peer.primitive,
+        }  # fmt: skip
         program: tuple[str, ...] = ()
         if peer.go:
             program = (go_program(),)
-            settings |= {"endpoint": where, "name": f"/{name}/"}
+            name = f"/{name}/" if self._kind.name in ("lock", "election") else f"/{name}"
+            settings |= {"endpoint": where, "name": name, "size": len(fillers.BODY)}
         patched = self._scenario.mode == "greenlets"
         workers = [
             crew.hire(f"{number}", peer.role, {**settings, "labels": labels}, patched, program)
@@ -105,43 +115,35 @@ class Contest:
         ]
         crew.ready()
         self._crews[peer.name] = crew, workers
+        self._matches[peer.name] = Match(peer, where, name, self._scenario.contenders)
 
     def _round(self, standing: Standing, number: int) -> None:
-        crew, workers = self._crews[standing.peer.name]
+        peer = standing.peer
+        crew, workers = self._crews[peer.name]
+        match = self._matches[peer.name]
+        if self._kind.fills:
+            match.filled |= fillers.fill(peer.store, match.where, match.name, self._enough(peer))
         start_ns = clock_ns() + _HEAD_START_NS
         measure_ns = start_ns + round(self._plan.warm_up_s * 1e9)
         window = figures.Window(measure_ns, measure_ns + round(self._plan.seconds * 1e9))
         paths = {worker: self._folder / f"{number}-{id(worker)}.jsonl" for worker in workers}
         moments = {"start_ns": start_ns, "measure_ns": measure_ns, "until_ns": window.end_ns}
+        moments["number"] = number
         orders = {worker: {**moments, "history_path": str(path)} for worker, path in paths.items()}
         spent: collections.Counter[str] = collections.Counter()
         for answer in crew.work(orders, self._plan.warm_up_s + self._plan.seconds + _PATIENCE_S):
             spent.update(answer)
 
-        operations = contention.load_all(paths.values())
-        if not standing.peer.fenced:
-            operations = ranked(operations)
-        verdict = checkers.check_lock(operations)
-        broken = [each for each in verdict.violations if standing.peer.fenced or each.rule is Rule.CLOCK]
-        if broken:
-            standing.failure = f"{len(broken)} violations: {broken[0].why}"
+        judged = self._kind.judge(match, contention.load_all(paths.values()), window)
+        if judged.broken:
+            standing.failure = judged.broken
             return
-        times = figures.lock_times(checkers.holds_of(operations), window)
-        found = figures.lock_figures(times, self._scenario.contenders)
-        standing.rounds.append({**found, **figures.costs(spent, found["acquisitions"], verdict.holds)})
-        standing.holds += verdict.holds
+        found = judged.found
+        costs = figures.costs(spent, found["acquisitions"], judged.count)
+        standing.rounds.append({**found, **costs})
+        standing.holds = judged.count + (standing.holds if self._kind.name in ("lock", "election") else 0)
 
-
-def ranked(operations: list[Operation]) -> list[Operation]:
-    """Holds without fences, numbered in the order in which they were granted by the clock."""
-    grants = [each for each in operations if each.kind is Kind.ACQUIRE and each.result is Result.OK]
-    ranks = {
-        (each.process, each.contender, each.index): rank
-        for rank, each in enumerate(sorted(grants, key=lambda each: each.completed_ns or 0), 1)
-    }
-
-    def rank(each: Operation) -> int | None:
-        index = each.index if each.kind is Kind.ACQUIRE else each.index - 1
-        return ranks.get((each.process, each.contender, index))
-
-    return [attrs.evolve(each, fence=rank(each)) for each in operations]
+    def _enough(self, peer: Peer) -> int:
+        """More than can be taken in a round; what takes in batches may run out, and is told so."""
+        seconds = self._plan.warm_up_s + self._plan.seconds
+        return round(seconds * (6_000 if peer.primitive == "take_many" else 1_200))

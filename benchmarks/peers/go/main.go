@@ -55,6 +55,7 @@ type Operation struct {
 	Revision    int64  `json:"revision,omitempty"`
 	Error       string `json:"error,omitempty"`
 	Subject     string `json:"subject"`
+	Number      int64  `json:"number,omitempty"`
 }
 
 // Contender does one cycle at a time, and notes it.

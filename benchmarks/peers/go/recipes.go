@@ -131,20 +131,24 @@ func newCounter(client *clientv3.Client, settings Settings, _ string) (Contender
 }
 
 func (c *counter) Cycle(ctx context.Context, note *Notes) error {
+	var value int64
 	add := func(stm concurrency.STM) error {
-		var value int64
+		value = 0
 		if text := stm.Get(c.key); text != "" {
 			if _, err := fmt.Sscan(text, &value); err != nil {
 				return err
 			}
 		}
-		stm.Put(c.key, fmt.Sprint(value+1))
+		value++
+		stm.Put(c.key, fmt.Sprint(value))
 		return nil
 	}
 	return note.Call("add", func() error {
 		_, err := concurrency.NewSTM(c.client, add, concurrency.WithAbortContext(ctx))
 		return err
-	}, nil)
+	}, func(told *Operation) {
+		told.Number, told.Subject = 1, fmt.Sprint(value)
+	})
 }
 
 // --- puts, and contrib/recipes' Queue

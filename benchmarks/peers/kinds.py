@@ -1,0 +1,155 @@
+"""What is compared: locks, elections, counters, puts into a queue and taking out of one; how each is judged.
+
+Only completed work counts, in items where a call is about several.  A peer that loses or repeats anything, or
+grants something twice, is out.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from benchmarks.peers import fillers
+from benchmarks.peers.lineup import Peer
+from coordkit.cli.bench import figures
+from coordkit.testing import checkers
+from coordkit.testing.history import Hold, Kind, Operation, Result, Rule
+
+
+@attrs.frozen
+class Judged:
+    """What one round gave."""
+
+    found: figures.Figures
+    count: int
+    broken: str | None = None
+
+
+@attrs.define
+class Match:
+    """One peer in one scenario: what its judge must know, and what it remembers between rounds."""
+
+    peer: Peer
+    where: str
+    name: str
+    contenders: int
+    seen: list[Operation] = attrs.Factory(list)
+    filled: set[str] = attrs.Factory(set)
+
+
+@attrs.frozen
+class Compared:
+    """One thing that is compared."""
+
+    name: str
+    unit: str
+    scenarios: str
+    judge: Callable[[Match, list[Operation], figures.Window], Judged]
+    fills: bool = False  # whether there must be something to take before a round
+
+
+_LEADERSHIP = {Kind.CAMPAIGN: Kind.ACQUIRE, Kind.RESIGN: Kind.RELEASE}
+
+
+def _holds(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
+    """Locks and elections: by the order of fences where there are any, else by the clock alone."""
+    seen = [attrs.evolve(each, kind=_LEADERSHIP.get(each.kind, each.kind)) for each in seen]
+    if not match.peer.fenced:
+        seen = ranked(seen)
+    verdict = checkers.check_lock(seen)
+    broken = [each for each in verdict.violations if match.peer.fenced or each.rule is Rule.CLOCK]
+    times = figures.lock_times(checkers.holds_of(seen), window)
+    why = f"{len(broken)} violations: {broken[0].why}" if broken else None
+    return Judged(figures.lock_figures(times, match.contenders), verdict.holds, why)
+
+
+def _additions(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
+    """Counters: all of a peer's rounds add to one, or each to one of its own."""
+    match.seen += seen
+    by_name: dict[str, list[Operation]] = collections.defaultdict(list)
+    for operation in match.seen:
+        by_name[operation.name].append(operation)
+    verdicts = [
+        checkers.check_counter(operations, fillers.value(match.peer.store, match.where, name or match.name))
+        for name, operations in by_name.items()
+    ]
+    broken = [violation for verdict in verdicts for violation in verdict.violations]
+    why = f"{len(broken)} violations: {broken[0].why}" if broken else None
+    return Judged(_calls(match, seen, window), sum(verdict.holds for verdict in verdicts), why)
+
+
+def _puts(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
+    """Everything that was put is there."""
+    match.seen += seen
+    put = sum(map(_items, _done(match.seen)))
+    there = fillers.size(match.peer.store, match.where, match.name)
+    why = None if put == there else f"{put} items were put, {there} are there"
+    return Judged(_calls(match, seen, window), put, why)
+
+
+def _takings(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
+    """Nothing is taken twice, nothing that was not put, nothing is lost."""
+    match.seen += seen
+    taken = [item for each in _done(match.seen) for item in each.subject.split()]
+    left = fillers.size(match.peer.store, match.where, match.name)
+    why = None
+    if len(set(taken)) != len(taken):
+        why = f"{len(taken) - len(set(taken))} items were taken twice"
+    elif set(taken) - match.filled:
+        why = f"{len(set(taken) - match.filled)} items were taken that nobody had put"
+    elif len(taken) + left != len(match.filled):
+        why = f"{len(match.filled)} items were put, {len(taken)} taken, {left} are left"
+    return Judged(_calls(match, seen, window), len(taken), why)
+
+
+def _done(seen: Iterable[Operation]) -> list[Operation]:
+    return [each for each in seen if each.result is Result.OK]
+
+
+def _items(operation: Operation) -> int:
+    return max(1, len(operation.subject.split())) if operation.kind is not Kind.ADD else 1
+
+
+def _calls(match: Match, seen: list[Operation], window: figures.Window) -> figures.Figures:
+    """Rates in items; where all was taken before the end, until then."""
+    holds = sorted((Hold(each, None) for each in _done(seen)), key=lambda hold: hold.clock)
+    measured = [hold for hold in holds if hold.clock[0] in window]
+    times = figures.lock_times(holds, window, figures.none)
+    found = figures.lock_figures(times, match.contenders)
+    if measured:
+        ran_out = any(each.result is Result.FAIL for each in seen)
+        end_ns = measured[-1].clock[0] if ran_out else window.end_ns
+        items = sum(_items(hold.acquire) for hold in measured)
+        found["acquisitions"] = items
+        found["acquisitions_per_s"] = items / max((end_ns - window.start_ns) / 1e9, 1e-6)
+    return found
+
+
+def ranked(operations: list[Operation]) -> list[Operation]:
+    """Holds without fences, numbered in the order in which they were granted by the clock."""
+    grants = [each for each in operations if each.kind is Kind.ACQUIRE and each.result is Result.OK]
+    ranks = {
+        (each.process, each.contender, each.index): rank
+        for rank, each in enumerate(sorted(grants, key=lambda each: each.completed_ns or 0), 1)
+    }
+
+    def rank(each: Operation) -> int | None:
+        index = each.index if each.kind is Kind.ACQUIRE else each.index - 1
+        return ranks.get((each.process, each.contender, index))
+
+    return [attrs.evolve(each, fence=rank(each)) for each in operations]
+
+
+_LOCKS = "processes:1,processes:2,processes:8,threads:2,threads:8,threads:32,greenlets:8,own:64"
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Compared("lock", "holds", _LOCKS, _holds),
+        Compared("election", "elections", "processes:2,processes:8,threads:2,threads:8", _holds),
+        Compared("counter", "additions", "threads:1,threads:8,processes:8", _additions),
+        Compared("put", "items put", "threads:1,threads:8", _puts),
+        Compared("take", "items taken", "threads:1,threads:8", _takings, fills=True),
+    )
+}
