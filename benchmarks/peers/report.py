@@ -15,7 +15,9 @@ from coordkit.cli.bench import figures, machine
 from coordkit.cli.bench.contention import Plan
 
 SCHEMA = "coordkit-bench-peers/1"
-_COLUMNS = ("", "promise", "{unit}/s", "ours is", "wait p50, ms", "hand-over p50, ms", "p99, ms", "Jain", "CPU a hold, us")
+_COLUMNS = (
+    "", "promise", "{unit}/s", "ours is", "wait p50, ms", "hand-over p50, ms", "p99, ms", "Jain", "CPU each, us",
+)  # fmt: skip
 
 
 @attrs.frozen
