@@ -16,7 +16,8 @@ from coordkit.cli.bench.contention import Plan
 
 SCHEMA = "coordkit-bench-peers/1"
 _COLUMNS = (
-    "", "promise", "{unit}/s", "ours is", "wait p50, ms", "hand-over p50, ms", "p99, ms", "Jain", "CPU each, us",
+    "", "promise", "{unit}/s", "ours is", "wait p50, ms", "hand-over p50, ms", "p99, ms", "Jain",
+    "CPU each, us",
 )  # fmt: skip
 
 

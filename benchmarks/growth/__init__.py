@@ -1,0 +1,1 @@
+"""How time and memory grow: with waiters, names, sessions, a queue's length, subscribers."""

@@ -1,0 +1,121 @@
+"""`python -m benchmarks.growth`: time and memory against waiters, names, sessions, items and subscribers.
+
+Each point is a process of its own on one private etcd; a point that takes too long, or fails, is told and
+ends its axis.  Writes `growth.json` and a plot for each axis into a folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+from benchmarks.growth import axes
+from coordkit.cli import failure, options, terminal
+from coordkit.cli.bench import machine, plots, server
+
+SCHEMA = "coordkit-growth/1"
+POINTS = {
+    "waiters": (10, 30, 100, 300, 1000),
+    "names": (10, 100, 1000, 10_000),
+    "sessions": (1, 10, 100, 1000),
+    "length": (100, 1000, 10_000, 100_000),
+    "subscribers": (1, 4, 16, 64),
+}
+_LABELS = {
+    "waiters": "waiters in one line", "names": "locks held", "sessions": "sessions, idle",
+    "length": "items in a queue", "subscribers": "subscribers in a process",
+}  # fmt: skip
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("--axes", default=",".join(POINTS), metavar="AXIS,...", help="default %(default)s")
+    parser.add_argument("--most", type=options.count, default=10**6, help="leave out what is larger")
+    parser.add_argument("--limit", type=options.positive, default=60.0, help="seconds for a point; default 60")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
+    chosen = parser.parse_args(arguments)
+    wanted = chosen.axes.split(",")
+    if unknown := [axis for axis in wanted if axis not in axes.AXES]:
+        parser.error(f"{unknown[0]!r} is none of {', '.join(POINTS)}")
+
+    load = machine.load()
+    found: dict[str, list[dict[str, float]]] = {}
+    failures: dict[str, str] = {}
+    with server.serving(None) as etcd:
+        for axis in wanted:
+            found[axis] = []
+            for count in (each for each in POINTS[axis] if each <= chosen.most):
+                try:
+                    found[axis].append({"count": count, **_point(axis, count, etcd.url, chosen.limit)})
+                except RuntimeError as error:
+                    failures[f"{axis} {count}"] = str(error)
+                    break
+                print(f"{axis} {count}: {found[axis][-1]}", file=sys.stderr, flush=True)
+    document = {
+        "schema": SCHEMA,
+        "benchmark": "growth",
+        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "machine": machine.facts(load),
+        "etcd": {"version": etcd.version, "private": True},
+        "axes": found,
+        "failures": failures,
+    }
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    (chosen.out / "growth.json").write_text(json.dumps(document, indent=1) + "\n")
+    _show(document, chosen.out)
+    return int(bool(failures))
+
+
+def _point(axis: str, count: int, url: str, limit_s: float) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.growth.axes", axis, str(count), url]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise RuntimeError(f"not done within {limit_s:.0f} s") from error
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _show(document: dict[str, Any], folder: pathlib.Path) -> None:
+    for axis, points in document["axes"].items():
+        if not points:
+            continue
+        names = [name for name in points[0] if name != "count"]
+        rows = [[f"{point['count']:,}", *(f"{point[name]:,.2f}" for name in names)] for point in points]
+        terminal.Table(_LABELS[axis], ["", *names], rows).show()
+        _draw(axis, points, names, document, folder / f"growth-{axis}.svg")
+    for point, why in document["failures"].items():
+        print(f"{point}: {why}")
+    if warning := machine.busy(document["machine"]["load"]):
+        print(warning)
+
+
+def _draw(
+    axis: str, points: list[dict[str, float]], names: list[str], document: dict[str, Any], path: pathlib.Path
+) -> None:
+    """Each figure against the count."""
+    try:
+        pyplot = plots.load()
+    except failure.CommandFailed as error:
+        print(error)
+        return
+    figure, all_axes = pyplot.subplots(1, len(names), figsize=(5 * len(names), 3.5), squeeze=False)
+    for one, name in zip(all_axes[0], names, strict=True):
+        one.plot([point["count"] for point in points], [point[name] for point in points], "o-")
+        one.set(xscale="log", xlabel=_LABELS[axis], title=name)
+        one.set_ylim(bottom=0)
+    figure.suptitle(f"etcd {document['etcd']['version']}, load {document['machine']['load']:g}", fontsize="small")
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
