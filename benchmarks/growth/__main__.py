@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("--axes", default=",".join(POINTS), metavar="AXIS,...", help="default %(default)s")
     parser.add_argument("--most", type=options.count, default=10**6, help="leave out what is larger")
-    parser.add_argument("--limit", type=options.positive, default=60.0, help="seconds for a point; default 60")
+    parser.add_argument("--limit", type=options.positive, default=60.0, help="of a point, seconds")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
     chosen = parser.parse_args(arguments)
     wanted = chosen.axes.split(",")
@@ -111,7 +111,8 @@ def _draw(
         one.plot([point["count"] for point in points], [point[name] for point in points], "o-")
         one.set(xscale="log", xlabel=_LABELS[axis], title=name)
         one.set_ylim(bottom=0)
-    figure.suptitle(f"etcd {document['etcd']['version']}, load {document['machine']['load']:g}", fontsize="small")
+    about = f"etcd {document['etcd']['version']}, load {document['machine']['load']:g}"
+    figure.suptitle(about, fontsize="small")
     figure.tight_layout()
     figure.savefig(path)
     pyplot.close(figure)

@@ -38,11 +38,11 @@ def waiters(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
     """All stand in one line, in threads; then the lock passes through all of them."""
     lock = coord.lock("waiters")
     lock.acquire()
-    released = running = 0
+    released = 0
     gaps: list[int] = []
 
     def wait() -> None:
-        nonlocal released, running
+        nonlocal released
         mine = coord.lock("waiters")
         if not mine.acquire(timeout=_LIMIT_S):
             raise RuntimeError("a waiter's time ran out")
