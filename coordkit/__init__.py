@@ -9,9 +9,6 @@ with coordkit.connect("etcd://127.0.0.1:2379/demo") as coord:
 
 from __future__ import annotations
 
-import typing
-
-from coordkit import recipes
 from coordkit.coordinator import Coordinator, connect
 from coordkit.errors import (
     AcquireTimeout,
@@ -40,73 +37,30 @@ from coordkit.errors import (
     UsageError,
 )
 from coordkit.etcd import etcdrpc, kv
+from coordkit.recipes.barrier import Barrier
+from coordkit.recipes.cohort import CohortLock
+from coordkit.recipes.counter import Counter
+from coordkit.recipes.double_barrier import DoubleBarrier
+from coordkit.recipes.election import Candidate, Election, Leadership
+from coordkit.recipes.gate import Gate
+from coordkit.recipes.latch import Latch
+from coordkit.recipes.lock import Lock
+from coordkit.recipes.multilock import MultiLock
+from coordkit.recipes.once import Once
+from coordkit.recipes.queue import Job, Queue
+from coordkit.recipes.rlock import RLock
+from coordkit.recipes.rwlock import RWLock
+from coordkit.recipes.semaphore import Semaphore
+from coordkit.recipes.slots import Slot, SlotState
+from coordkit.recipes.standing import Standing
+from coordkit.recipes.topic import Cursor, Message, Subscription, Topic
+from coordkit.recipes.value import Value, Versioned
 from coordkit.session import Session
 from coordkit.terms import State
-
-if typing.TYPE_CHECKING:
-    from coordkit.recipes.barrier import Barrier
-    from coordkit.recipes.cohort import CohortLock
-    from coordkit.recipes.counter import Counter
-    from coordkit.recipes.double_barrier import DoubleBarrier
-    from coordkit.recipes.election import Candidate, Election, Leadership
-    from coordkit.recipes.gate import Gate
-    from coordkit.recipes.latch import Latch
-    from coordkit.recipes.lock import Lock
-    from coordkit.recipes.multilock import MultiLock
-    from coordkit.recipes.once import Once
-    from coordkit.recipes.queue import Job, Queue
-    from coordkit.recipes.rlock import RLock
-    from coordkit.recipes.rwlock import RWLock
-    from coordkit.recipes.semaphore import Semaphore
-    from coordkit.recipes.slots import Slot, SlotState
-    from coordkit.recipes.standing import Standing
-    from coordkit.recipes.topic import Cursor, Message, Subscription, Topic
-    from coordkit.recipes.value import Value, Versioned
 
 etcdrpc.install()  # before anybody imports etcd3
 
 __version__ = "0.1.0"
-
-#: Names of recipes, and the modules that they are imported from when somebody asks for them.
-_RECIPES = {
-    "Barrier": "barrier",
-    "CohortLock": "cohort",
-    "Counter": "counter",
-    "DoubleBarrier": "double_barrier",
-    "Candidate": "election",
-    "Election": "election",
-    "Leadership": "election",
-    "Gate": "gate",
-    "Latch": "latch",
-    "Lock": "lock",
-    "MultiLock": "multilock",
-    "Once": "once",
-    "Job": "queue",
-    "Queue": "queue",
-    "RLock": "rlock",
-    "RWLock": "rwlock",
-    "Semaphore": "semaphore",
-    "Slot": "slots",
-    "SlotState": "slots",
-    "Standing": "standing",
-    "Cursor": "topic",
-    "Message": "topic",
-    "Subscription": "topic",
-    "Topic": "topic",
-    "Value": "value",
-    "Versioned": "value",
-}
-
-
-def __getattr__(name: str) -> typing.Any:
-    if name not in _RECIPES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(getattr(recipes, _RECIPES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_RECIPES})
-
 
 __all__ = [
     "AcquireTimeout",

@@ -15,12 +15,24 @@ import weakref
 
 import attrs
 
-from coordkit import codecs, errors, recipes, settings, terms
+from coordkit import codecs, errors, settings, terms
 from coordkit import session as sessions
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
+from coordkit.recipes import barrier as barriers
+from coordkit.recipes import counter as counters
+from coordkit.recipes import double_barrier as double_barriers
+from coordkit.recipes import election as elections
+from coordkit.recipes import gate as gates
+from coordkit.recipes import latch as latches
+from coordkit.recipes import lock as locks
 from coordkit.recipes import locking
+from coordkit.recipes import once as onces
+from coordkit.recipes import queue as queues
+from coordkit.recipes import standing as standings
+from coordkit.recipes import topic as topics
+from coordkit.recipes import value as values
 from coordkit.wire import channel as channels
 
 if typing.TYPE_CHECKING:
@@ -109,7 +121,7 @@ class Coordinator(locking.Locking):
         self._extra: weakref.WeakSet[sessions.Session] = weakref.WeakSet()
         self._births: set[threading.Lock] = set()  # each held while one of them is opened
         self._etcd: facade.Client | None = None
-        self._standings: dict[str, recipes.standing.Standing] = {}
+        self._standings: dict[str, standings.Standing] = {}
         self._closed = False
         _prepare_exit()
 
@@ -211,16 +223,16 @@ class Coordinator(locking.Locking):
                 self._etcd = facade.Client(self.client, self._etcd3_lock)
             return self._etcd
 
-    def _etcd3_lock(self, name: str, ttl: float) -> recipes.lock.Lock:
+    def _etcd3_lock(self, name: str, ttl: float) -> locks.Lock:
         """A lock on a session that all locks of this TTL share; etcd grants no shorter ones than 2 s."""
         ttl_s = terms.Terms.of(max(ttl, terms.LEAST_TTL_S)).ttl_s
-        return recipes.lock.Lock(lambda deadline: self._session_by(deadline, ttl_s), name)
+        return locks.Lock(lambda deadline: self._session_by(deadline, ttl_s), name)
 
-    def election(self, name: str) -> recipes.election.Election:
+    def election(self, name: str) -> elections.Election:
         """One leader at a time, and everybody may watch who it is.  Cost: none until it is used."""
-        return recipes.election.Election(self._session_by, name, self._link)
+        return elections.Election(self._session_by, name, self._link)
 
-    def standing(self, name: str, value: bytes | str | None = None) -> recipes.standing.Standing:
+    def standing(self, name: str, value: bytes | str | None = None) -> standings.Standing:
         """This process's candidate in the election `name`, in the background; one for all who ask.
 
         Args:
@@ -233,7 +245,7 @@ class Coordinator(locking.Locking):
             self._check_open()
             standing = self._standings.get(name)
             if standing is None or standing.closed:
-                self._standings[name] = standing = recipes.standing.Standing(self.election(name), value)
+                self._standings[name] = standing = standings.Standing(self.election(name), value)
         return standing.start()
 
     def leader_only(
@@ -246,15 +258,15 @@ class Coordinator(locking.Locking):
 
         Cost: none for a call, but that `standing` begins with the first.
         """
-        return recipes.standing.leader_only(lambda: self.standing(name))
+        return standings.leader_only(lambda: self.standing(name))
 
     def once(
         self,
         name: str,
         slot: str | datetime.timedelta,
-        retention: float = 86_400.0,
+        retention: float = onces.RETENTION_S,
         attempts: int = 1,
-    ) -> recipes.once.Once:
+    ) -> onces.Once:
         """One slot of a job, of which all replicas together make one run.
 
         Args:
@@ -265,7 +277,7 @@ class Coordinator(locking.Locking):
 
         Cost: none until it is used.
         """
-        return recipes.once.Once(self._session_by, name, slot, retention, attempts, self._link)
+        return onces.Once(self._session_by, name, slot, retention, attempts, self._link)
 
     def barrier(
         self,
@@ -273,29 +285,29 @@ class Coordinator(locking.Locking):
         parties: int,
         action: typing.Callable[[], object] | None = None,
         timeout: float | None = None,
-    ) -> recipes.barrier.Barrier:
+    ) -> barriers.Barrier:
         """A point that nobody passes before `parties` have arrived.  Cost: none until it is used."""
-        return recipes.barrier.Barrier(self._session_by, name, parties, action, timeout, link=self._link)
+        return barriers.Barrier(self._session_by, name, parties, action, timeout, link=self._link)
 
-    def double_barrier(self, name: str, parties: int) -> recipes.double_barrier.DoubleBarrier:
+    def double_barrier(self, name: str, parties: int) -> double_barriers.DoubleBarrier:
         """Work that `parties` enter and leave together.  Cost: none until it is used."""
-        return recipes.double_barrier.DoubleBarrier(self._session_by, name, parties, link=self._link)
+        return double_barriers.DoubleBarrier(self._session_by, name, parties, link=self._link)
 
-    def gate(self, name: str) -> recipes.gate.Gate:
+    def gate(self, name: str) -> gates.Gate:
         """A gate, open until somebody closes it.  Cost: none until it is used."""
-        return recipes.gate.Gate(self._link, name)
+        return gates.Gate(self._link, name)
 
-    def latch(self, name: str, count: int) -> recipes.latch.Latch:
+    def latch(self, name: str, count: int) -> latches.Latch:
         """A countdown from `count`.  Cost: none until it is used."""
-        return recipes.latch.Latch(self._session_by, name, count)
+        return latches.Latch(self._session_by, name, count)
 
-    def counter(self, name: str) -> recipes.counter.Counter:
+    def counter(self, name: str) -> counters.Counter:
         """A number that many add to.  Cost: none until it is used."""
-        return recipes.counter.Counter(self._session_by, name)
+        return counters.Counter(self._session_by, name)
 
-    def value(self, name: str, codec: codecs.Codec = codecs.BYTES) -> recipes.value.Value:
+    def value(self, name: str, codec: codecs.Codec = codecs.BYTES) -> values.Value:
         """A value with versions, which can be followed.  Cost: none until it is used."""
-        return recipes.value.Value(self._link, name, codec)
+        return values.Value(self._link, name, codec)
 
     def queue(
         self,
@@ -307,7 +319,7 @@ class Coordinator(locking.Locking):
         max_length: int | None = None,
         max_bytes: int | None = None,
         dedup_window: float = 300,
-    ) -> recipes.queue.Queue:
+    ) -> queues.Queue:
         """A queue of jobs.  Cost: none until it is used.
 
         Args:
@@ -323,18 +335,18 @@ class Coordinator(locking.Locking):
         Raises:
             InvalidName, InvalidValue
         """
-        chosen = recipes.queue.Terms.of(codec, max_deliveries, ack_wait, max_length, max_bytes, dedup_window)
-        return recipes.queue.Queue(self._session_by, name, chosen, self._link)
+        chosen = queues.Terms.of(codec, max_deliveries, ack_wait, max_length, max_bytes, dedup_window)
+        return queues.Queue(self._session_by, name, chosen, self._link)
 
     def topic(
         self,
         name: str,
-        retain: recipes.topic.Retain | None = None,
+        retain: topics.Retain | None = None,
         partitions: int = 1,
         codec: codecs.Codec = codecs.BYTES,
-    ) -> recipes.topic.Topic:
+    ) -> topics.Topic:
         """A topic, live or retained: see `Topic`.  Cost: none until it is used; groups need a session."""
-        return recipes.topic.Topic(self._link, name, retain, partitions, codec, self._session_by)
+        return topics.Topic(self._link, name, retain, partitions, codec, self._session_by)
 
     # The end.
 

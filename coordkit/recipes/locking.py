@@ -5,8 +5,13 @@ from __future__ import annotations
 import functools
 import typing
 
-from coordkit import recipes
 from coordkit.deadline import Deadline
+from coordkit.recipes import cohort as cohorts
+from coordkit.recipes import lock as locks
+from coordkit.recipes import multilock as multilocks
+from coordkit.recipes import rlock as rlocks
+from coordkit.recipes import rwlock as rwlocks
+from coordkit.recipes import semaphore as semaphores
 from coordkit.session import Session
 
 P = typing.ParamSpec("P")
@@ -19,22 +24,22 @@ class Locking:
     def _session_by(self, deadline: Deadline) -> Session:
         raise NotImplementedError
 
-    def lock(self, name: str) -> recipes.lock.Lock:
+    def lock(self, name: str) -> locks.Lock:
         """A fair lock.  Cost: none until it is used."""
-        return recipes.lock.Lock(self._session_by, name)
+        return locks.Lock(self._session_by, name)
 
-    def rlock(self, name: str) -> recipes.rlock.RLock:
+    def rlock(self, name: str) -> rlocks.RLock:
         """The same lock as `lock`, which each thread or greenlet may acquire again while it holds it.
 
         Cost: none until it is used.
         """
-        return recipes.rlock.RLock(self._session_by, name)
+        return rlocks.RLock(self._session_by, name)
 
-    def rwlock(self, name: str) -> recipes.rwlock.RWLock:
+    def rwlock(self, name: str) -> rwlocks.RWLock:
         """Two sides: `read`, for many at once, and `write`, for one alone.  Cost: none until it is used."""
-        return recipes.rwlock.RWLock(self._session_by, name)
+        return rwlocks.RWLock(self._session_by, name)
 
-    def semaphore(self, name: str, limit: int | None = None) -> recipes.semaphore.Semaphore:
+    def semaphore(self, name: str, limit: int | None = None) -> semaphores.Semaphore:
         """At most so many holders at once.
 
         Args:
@@ -44,18 +49,18 @@ class Locking:
 
         Cost: none until it is used.
         """
-        return recipes.semaphore.Semaphore(self._session_by, name, limit)
+        return semaphores.Semaphore(self._session_by, name, limit)
 
-    def multilock(self, names: typing.Iterable[str]) -> recipes.multilock.MultiLock:
+    def multilock(self, names: typing.Iterable[str]) -> multilocks.MultiLock:
         """Several locks as one: all or none, and no deadlock.  Cost: none until it is used."""
-        return recipes.multilock.MultiLock(self._session_by, names)
+        return multilocks.MultiLock(self._session_by, names)
 
-    def cohort_lock(self, name: str) -> recipes.cohort.CohortLock:
+    def cohort_lock(self, name: str) -> cohorts.CohortLock:
         """The same lock as `lock`, for many threads of one process: they hand it on among themselves.
 
         After 64 times at most others have their turn.  Cost: none until it is used.
         """
-        return recipes.cohort.CohortLock(self._session_by, name)
+        return cohorts.CohortLock(self._session_by, name)
 
     def exclusive(
         self, name: str, timeout: float = -1
