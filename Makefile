@@ -2,7 +2,7 @@
 # activated.  PYTHON=/path/to/python chooses the interpreter, TESTS="tests/test_x.py -k name" what is run.
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all check fix bench bench-peers soak docs clean
+.PHONY: help demo test test-all check fix bench bench-peers soak sensitivity docs clean
 
 # What an active environment exports would reach into ours.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV __PYVENV_LAUNCHER__
@@ -17,6 +17,7 @@ help:
 	@echo "make check     ruff, mypy --strict, import arrows; make fix mends what ruff can"
 	@echo "make bench     benchmarks on a private etcd;  make soak: long runs with faults"
 	@echo "make bench-peers  the locks of Go, kazoo, Redis clients and others, beside ours"
+	@echo "make sensitivity  breaks each rule on purpose and shows what notices: docs/verification.md"
 	@echo "make docs      the manual, into build/docs;  make clean: removes all that was built"
 
 demo:
@@ -54,6 +55,10 @@ bench-peers:
 soak:
 	$(environment) test
 	@$(bin)/python tools/run_tests.py --soak $(TESTS)
+
+sensitivity:
+	$(environment) test
+	@$(bin)/python tools/sensitivity.py --write
 
 docs:
 	$(environment) docs

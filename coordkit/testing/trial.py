@@ -27,6 +27,7 @@ from coordkit.testing.local_etcd import LocalEtcd
 from coordkit.testing.recorder import Recorder
 
 NAMESPACE = "trial"
+MEMBERS = 6
 SETTLE_S = 12.0  # within which what was left behind must be gone
 PAUSE_S = 0.3  # between two strokes of fate
 
@@ -137,7 +138,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m coordkit.testing.trial", description=__doc__)
     parser.add_argument("play", choices=plays.names())
     parser.add_argument("--seconds", type=float, default=10.0)
-    parser.add_argument("--members", type=int, default=6)
+    parser.add_argument("--members", type=int, help="threads; default 6, or what the play is made for")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fair", action="store_true", help="nothing is lost on the way")
     chosen = parser.parse_args(arguments)
@@ -146,7 +147,8 @@ def main(arguments: list[str]) -> int:
     forecast = weather.FAIR if chosen.fair else weather.FOUL
     with LocalEtcd() as etcd:
         url = f"etcd://{etcd.endpoint}/{NAMESPACE}"
-        trial = Trial(url, play, chosen.seed, chosen.seconds, chosen.members)
+        members = chosen.members or getattr(play, "MEMBERS", MEMBERS)
+        trial = Trial(url, play, chosen.seed, chosen.seconds, members)
         with weather.Weather(forecast, chosen.seed) as sky:
             trial.run()
         trial.settle()

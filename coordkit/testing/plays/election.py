@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import random
+import threading
 from collections.abc import Sequence
 
 import coordkit
 from coordkit import errors
 from coordkit.etcd import kv
-from coordkit.testing import checkers, plays
+from coordkit.testing import checkers, history, plays
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
 
 NAME = "play"
 PATIENCE_S = 15.0
 LOOK_S = 0.6
+LATE_S = 1.1
+DOUBTFUL_NS = 40_000_000
 PERSISTENT = ("/led",)
 
 _looks = itertools.count()
@@ -47,7 +51,7 @@ def _lead(coord: coordkit.Coordinator, witness: Witness) -> None:
     told = witness.call(Kind.CAMPAIGN, campaign, subject=value)
     if told is None or told.fence is None:
         return
-    (term,), fence, louder = terms, told.fence, f"{value}!"
+    (term,), fence, louder, loudest = terms, told.fence, f"{value}!", f"{value}!!"
 
     def write() -> Told:
         key = f"/{coord.settings.namespace}/led"
@@ -58,9 +62,29 @@ def _lead(coord: coordkit.Coordinator, witness: Witness) -> None:
         term.resign()
         return Told(revision=term.resigned_revision)
 
-    witness.call(Kind.PROCLAIM, lambda: Told(revision=term.proclaim(louder)), fence=fence, subject=louder)
+    begun_ns = history.clock_ns()
+    for words in (louder, loudest):
+        proclaim = functools.partial(_proclaim, term, words)
+        told = witness.call(Kind.PROCLAIM, proclaim, fence=fence, subject=words)
+    if told is not None and history.clock_ns() - begun_ns > DOUBTFUL_NS:
+        _look_back(election, fence, loudest)
     witness.call(Kind.WRITE, write, fence=fence)
     witness.call(Kind.RESIGN, resign, fence=fence)
+
+
+def _proclaim(term: coordkit.Leadership, words: str) -> Told:
+    return Told(revision=term.proclaim(words))
+
+
+def _look_back(election: coordkit.Election, fence: int, words: str) -> None:
+    """Something took its time, and copies of it may come late: they must not undo what was said since."""
+    threading.Event().wait(LATE_S)
+    try:
+        leader = election.leader()
+    except errors.CoordError:
+        return
+    if leader is not None and leader.fence == fence and leader.value != words.encode():
+        raise plays.Broken(f"undone: {leader.value!r} stands there, and {words!r} was proclaimed last")
 
 
 def _look(coord: coordkit.Coordinator, witness: Witness) -> None:

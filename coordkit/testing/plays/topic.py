@@ -35,7 +35,7 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
         _publish(coord, witness, random.choice((LIVE, KEPT)), random.choice((1, 1, 1, 5)))
         threading.Event().wait(random.uniform(0, 0.01))
     else:
-        random.choice((_follow_live, _follow_kept, _share))(coord, witness)
+        random.choice((_follow_live, _follow_kept, _share, _share))(coord, witness)
 
 
 def finish(coord: coordkit.Coordinator, witness: Witness) -> None:
@@ -125,6 +125,7 @@ def _share(coord: coordkit.Coordinator, witness: Witness) -> None:
         for _ in range(random.randrange(1, 6)):
             if not messages or witness.call(Kind.WRITE, commit, name=CURSOR) is None:
                 return
+            threading.Event().wait(random.uniform(0, 0.05))
             following = subscriptions[0].get(timeout=0.05)
             messages += [] if following is None else [following]
     finally:

@@ -1,0 +1,52 @@
+"""One lock and a crowd: most are in a hurry and leave before a slow holder does, a few wait for their turn.
+
+So those who wait see everybody leave who stood right before them, while others still stand further on.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Sequence
+
+import coordkit
+from coordkit import errors
+from coordkit.testing import checkers, plays
+from coordkit.testing.history import Kind, Operation
+from coordkit.testing.recorder import Told, Witness
+
+NAME = "crowd"
+MEMBERS = 30
+HURRIED = 0.94  # of all
+HOLD_S = 0.5
+PATIENCE_S = 30.0
+PERSISTENT = ()
+
+
+def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
+    """One visit."""
+    lock = coord.lock(NAME)
+    timeout_s = random.uniform(0.05, HOLD_S) if random.random() < HURRIED else PATIENCE_S
+
+    def acquire() -> Told:
+        if lock.acquire(timeout=timeout_s):
+            return Told(fence=lock.fence)
+        if timeout_s < PATIENCE_S:
+            return Told(done=False)
+        raise errors.AcquireTimeout(f"nothing within {PATIENCE_S:g} s", errors.Outcome.NONE)
+
+    def release() -> Told:
+        lock.release()
+        return Told(revision=lock.released_revision)
+
+    told = witness.call(Kind.ACQUIRE, acquire)
+    if told is None or told.fence is None:
+        return
+    threading.Event().wait(HOLD_S)
+    witness.call(Kind.RELEASE, release, fence=told.fence)
+
+
+def judge(operations: Sequence[Operation]) -> list[str]:
+    """By revisions; and nobody who was patient went away with nothing."""
+    stalls = [each for each in operations if each.error and f"nothing within {PATIENCE_S:g}" in each.error]
+    return plays.words(checkers.check_lock(operations)) + plays.stalls(stalls)
