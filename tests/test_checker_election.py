@@ -184,3 +184,11 @@ class TestOnce:
 
         script.call(Kind.TAKE, "b", 0, result, subject="s")
         assert self.rules(script) == []
+
+    def test_a_slot_that_nobody_could_ask_for(self, script):
+        """
+        Who was told of an outage was not told that it is another's.
+        """
+        script.call(Kind.TAKE, "a", 0, Result.FAIL, subject="s", error="Unavailable: nobody is there")
+
+        assert self.rules(script) == []

@@ -20,7 +20,8 @@ import attrs
 from coordkit import errors
 from coordkit.testing.history import Kind, Operation, Result, clock_ns
 
-#: These say for certain that what was asked for did not happen, or was over.
+#: These say for certain that what was asked for did not happen, or was over; but out of space etcd may have
+#: done what it refuses.
 CERTAIN = (errors.LockLost, errors.ClaimLost, errors.BrokenBarrier, errors.Rejected, errors.UsageError)
 
 
@@ -100,4 +101,5 @@ class Witness:
 
 def _result(error: errors.CoordError) -> Result:
     certain = isinstance(error, CERTAIN) or getattr(error, "outcome", None) is errors.Outcome.NONE
+    certain = certain and not isinstance(error, errors.QuotaExceeded)
     return Result.FAIL if certain else Result.UNKNOWN

@@ -70,7 +70,7 @@ class Trial:
         """When the weather is fine again: the end of the play, and a look at what is left."""
         with coordkit.connect(self._url, ttl=2) as coord:
             plays.finish(self._play, coord, self._recorder.witness(plays.END))
-            self.broken += self._leftovers(coord)
+            self.broken += left_behind(coord, NAMESPACE, self._play)
         for each in self._teams:
             each.close()
 
@@ -117,20 +117,21 @@ class Trial:
             if others and pick > 0.8:
                 outside.kv.delete(self._chance.choice(others).key)
 
-    def _leftovers(self, coord: coordkit.Coordinator) -> list[str]:
-        """Keys that nobody who lives has any use for; those of dead sessions go with their leases."""
-        end_s = time.monotonic() + SETTLE_S
-        pause = threading.Event()
-        while True:
-            kept = ("/session/", *self._play.PERSISTENT)
-            left = [
-                each.key.decode(errors="replace")
-                for each in coord.kv.range(f"/{NAMESPACE}/")
-                if not any(part.encode() in each.key for part in kept)
-            ]
-            if not left or time.monotonic() > end_s:
-                return [f"left behind: {key}" for key in left[:3]]
-            pause.wait(0.1)
+
+def left_behind(coord: coordkit.Coordinator, namespace: str, play: plays.Play) -> list[str]:
+    """Keys that nobody who lives has any use for; those of dead sessions go with their leases."""
+    end_s = time.monotonic() + SETTLE_S
+    pause = threading.Event()
+    while True:
+        kept = ("/session/", *play.PERSISTENT)
+        left = [
+            each.key.decode(errors="replace")
+            for each in coord.kv.range(f"/{namespace}/")
+            if not any(part.encode() in each.key for part in kept)
+        ]
+        if not left or time.monotonic() > end_s:
+            return [f"left behind: {key}" for key in left[:3]]
+        pause.wait(0.1)
 
 
 def main(arguments: list[str]) -> int:

@@ -144,6 +144,7 @@ class Weather:
             threading.Event().wait(min(much * self._forecast.slowest_s, deadline.wait_s()))
         if fate in ("late", "twice"):
             self._plan(much * self._forecast.latest_s, lambda: _ignored(send))
+            _LATE[threading.get_ident()] += 1
         if fate in ("lost", "late"):
             raise self._nothing_comes(method, deadline)
         reply = send(deadline)
@@ -216,6 +217,15 @@ class Weather:
 
 #: When the replies to grants were there, by lease: an upper bound of when the leases began.
 _GRANTED_S: dict[int, float] = {}
+
+
+#: How many copies come late of what each thread has sent.
+_LATE: collections.Counter[int] = collections.Counter()
+
+
+def late_copies() -> int:
+    """How many of this thread's requests had a copy that comes up to a second late, so far."""
+    return _LATE[threading.get_ident()]
 
 
 def granted_s(lease_id: int) -> float | None:

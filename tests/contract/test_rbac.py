@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import re
+import shlex
+import subprocess
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +20,7 @@ from coordkit.etcd import lease as leases
 from coordkit.testing import LocalEtcd
 from coordkit.wire import messages
 
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "SECURITY.md"
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100", "--bcrypt-cost=4")
 
 
@@ -201,3 +207,25 @@ def test_a_role_that_is_withdrawn_is_told_at_once(server):
             grant = messages.AuthUserGrantRoleRequest(user="ann", role="ann")
             ask(root.client, "Auth/UserGrantRole", grant)
         held.release()
+
+
+def test_the_commands_of_the_page_make_such_a_role(etcd_binary):
+    """
+    As they stand there, with a password from standard input.
+    """
+    with LocalEtcd(etcd_binary, arguments=QUICK) as server:
+        if server.etcdctl is None:
+            pytest.skip("there is no etcdctl beside the server, nor on PATH")
+        commands = re.findall(r"^etcdctl (.+)$", PAGE.read_text(), re.MULTILINE)
+        for command in commands:
+            words = [server.etcdctl, f"--endpoints={server.endpoint}", *shlex.split(command)]
+            words += ["--interactive=false"] if command.startswith("user add") else []
+            environment = {**os.environ, "ETCDCTL_API": "3"}
+            subprocess.run(words, input=f"{SECRET}\n", text=True, env=environment, check=True, timeout=30)
+
+        with coordkit.connect(f"etcd://shop:{SECRET}@{server.endpoint}/shop") as coord, coord.lock("a"):
+            pass
+        elsewhere = coordkit.connect(f"etcd://shop:{SECRET}@{server.endpoint}/shop2")
+        with elsewhere as coord, pytest.raises(errors.PermissionDenied):
+            coord.lock("a").acquire(timeout=10)
+    assert "auth enable" in commands

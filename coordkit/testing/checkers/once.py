@@ -59,6 +59,7 @@ def _after_the_end(won: list[Operation], operations: list[Operation]) -> Iterato
 
 
 def _missed(takes: list[Operation]) -> Iterator[Violation]:
-    """All were told that it is another's: then one of them, or one who was told nothing, must have it."""
-    if takes and all(each.result is Result.FAIL for each in takes):
+    """One was told that it is another's: then somebody, or one who was told nothing, must have it."""
+    told = [each for each in takes if not each.error]  # an error that says "not taken" speaks of nobody else
+    if told and all(each.result is Result.FAIL for each in takes):
         yield Violation(Rule.MISSED, f"slot {takes[0].subject!r} was nobody's", tuple(takes))

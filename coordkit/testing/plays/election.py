@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import coordkit
 from coordkit import errors
 from coordkit.etcd import kv
-from coordkit.testing import checkers, history, plays
+from coordkit.testing import checkers, plays, weather
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
 
@@ -20,7 +20,6 @@ NAME = "play"
 PATIENCE_S = 15.0
 LOOK_S = 0.6
 LATE_S = 1.1
-DOUBTFUL_NS = 40_000_000
 PERSISTENT = ("/led",)
 
 _looks = itertools.count()
@@ -62,11 +61,11 @@ def _lead(coord: coordkit.Coordinator, witness: Witness) -> None:
         term.resign()
         return Told(revision=term.resigned_revision)
 
-    begun_ns = history.clock_ns()
-    for words in (louder, loudest):
+    late = weather.late_copies()
+    for words in (louder, f"{louder}?", loudest):
         proclaim = functools.partial(_proclaim, term, words)
         told = witness.call(Kind.PROCLAIM, proclaim, fence=fence, subject=words)
-    if told is not None and history.clock_ns() - begun_ns > DOUBTFUL_NS:
+    if told is not None and weather.late_copies() > late:
         _look_back(election, fence, loudest)
     witness.call(Kind.WRITE, write, fence=fence)
     witness.call(Kind.RESIGN, resign, fence=fence)
@@ -77,7 +76,7 @@ def _proclaim(term: coordkit.Leadership, words: str) -> Told:
 
 
 def _look_back(election: coordkit.Election, fence: int, words: str) -> None:
-    """Something took its time, and copies of it may come late: they must not undo what was said since."""
+    """A copy of something comes late: it must not undo what was said since."""
     threading.Event().wait(LATE_S)
     try:
         leader = election.leader()

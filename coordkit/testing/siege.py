@@ -1,0 +1,310 @@
+"""`python -m coordkit.testing.siege`: all plays at once on a cluster of three, one fault after the other.
+
+    report = siege.Siege(cluster, seed=1).run(faults=20)
+    assert not report.violations
+
+Members are threads, two to a coordinator, one coordinator of each play behind a proxy that cuts connections.
+The seed decides which faults come, and whom they hit.  What everybody was told is judged in the end by the
+checkers; besides, no call may have taken longer than any caller's deadline, and no key may be left that
+nobody has any use for.
+
+Cost: some seconds a fault; two processes for each member of the cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import itertools
+import json
+import os
+import pathlib
+import platform
+import random
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+
+import attrs
+
+from coordkit import coordinator, errors
+from coordkit.testing import cluster as clusters
+from coordkit.testing import direct, faults, history, plays, proxy, trial
+from coordkit.testing.history import Result
+from coordkit.testing.recorder import Recorder
+from coordkit.wire import messages
+
+#: Those whose rules hold whatever happens to the servers.  That of sessions promises how soon a loss is told,
+#: which nobody can while there is no server; and the crowd is a lock once more.
+PLAYS = tuple(name for name in plays.names() if name not in ("session", "crowd"))
+MEMBERS = 4  # of each play
+CALM_S = 1.5  # between two faults
+LONGEST_S = 45.0  # no call has a deadline later than that
+ALARM = "/etcdserverpb.Maintenance/Alarm"
+
+
+@attrs.frozen
+class Report:
+    """What was done, and what came of it."""
+
+    version: str
+    seed: int
+    seconds: float
+    machine: str
+    #: How many faults there were of each kind.
+    faults: dict[str, int]
+    #: By play: how many calls ended in which way.
+    outcomes: dict[str, dict[str, int]]
+    #: By play: what is wrong.
+    violations: dict[str, list[str]]
+
+    @property
+    def operations(self) -> int:
+        """How many calls have ended."""
+        return sum(sum(each.values()) for each in self.outcomes.values())
+
+    def as_json(self) -> str:
+        """All of it."""
+        return json.dumps({**attrs.asdict(self), "operations": self.operations}, indent=2)
+
+    def as_markdown(self) -> str:
+        """For people."""
+        struck = ", ".join(f"{count} x {name}" for name, count in sorted(self.faults.items()))
+        lines = [
+            f"etcd {self.version}, three members; seed {self.seed}; {self.seconds:.0f} s; {self.machine}.",
+            f"{self.operations:,} calls; {sum(self.faults.values())} faults: {struck}.",
+            "",
+            "| play | calls that ended well | that did not, for certain | unknown | violations |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for play, told in sorted(self.outcomes.items()):
+            counts = [f"{told.get(result.value, 0):,}" for result in (Result.OK, Result.FAIL, Result.UNKNOWN)]
+            lines.append(f"| {play} | {' | '.join(counts)} | {len(self.violations.get(play, []))} |")
+        wrong = [f"- {play}: {why}" for play, all_of in self.violations.items() for why in all_of]
+        return "\n".join([*lines, *([""] if wrong else []), *wrong]) + "\n"
+
+
+class Camp:
+    """One play and its members."""
+
+    def __init__(self, name: str, urls: list[str], folder: pathlib.Path) -> None:
+        self.name = name
+        self.play = plays.find(name)
+        self.broken: list[str] = []
+        self.coords = [coordinator.connect(url, ttl=3, namespace=name) for url in urls]
+        self.path = folder / f"{name}.jsonl"
+        self._recorder = Recorder(self.path)
+        self._enough = threading.Event()
+        self._crew = [
+            threading.Thread(target=self._run, args=(self.coords[number % len(urls)], number), daemon=True)
+            for number in range(MEMBERS)
+        ]
+        for thread in self._crew:
+            thread.start()
+
+    def _run(self, coord: coordinator.Coordinator, number: int) -> None:
+        witness = self._recorder.witness(str(number))
+        while not self._enough.is_set():
+            try:
+                self.play.cycle(coord, witness)
+            except errors.CoordError:
+                self._enough.wait(0.02)  # an outage, mostly
+            except Exception as error:
+                self.broken.append(f"error: {type(error).__name__}: {error}")
+                return
+
+    def end(self, url: str) -> None:
+        """Let them come to an end, and look at what they leave."""
+        self._enough.set()
+        end_s = time.monotonic() + LONGEST_S
+        for thread in self._crew:
+            thread.join(max(0.0, end_s - time.monotonic()))
+        if any(thread.is_alive() for thread in self._crew):
+            self.broken.append("hang: a member did not come to an end")
+        with coordinator.connect(url, ttl=3, namespace=self.name) as coord:
+            plays.finish(self.play, coord, self._recorder.witness(plays.END))
+            self.broken += trial.left_behind(coord, self.name, self.play)
+        for coord in self.coords:
+            coord.close()
+
+    def judge(self) -> tuple[dict[str, int], list[str]]:
+        """How calls ended, and what is wrong."""
+        operations = history.load(self.path)
+        ended = [each for each in operations if each.completed_ns is not None]
+        late = [each for each in ended if (each.completed_ns or 0) - each.invoked_ns > LONGEST_S * 1e9]
+        told = dict(collections.Counter(each.result.value for each in ended))
+        wrong = [f"late: {each.kind.value} of contender {each.contender}" for each in late]
+        return told, [*self.broken, *wrong, *self.play.judge(operations)]
+
+
+class Siege:
+    """All plays on one cluster, and what is done to it.
+
+    Args:
+        on: The cluster, started.
+        seed: Decides which faults come.
+        names: Of the plays.
+    """
+
+    def __init__(self, on: clusters.EtcdCluster, seed: int = 0, names: tuple[str, ...] = PLAYS) -> None:
+        self._cluster = on
+        self._seed = seed
+        self._names = names
+        self._chance = random.Random(seed)
+        self._camps: list[Camp] = []
+        self._proxies = [proxy.FaultProxy(each) for each in on.endpoints]
+        self._counts: collections.Counter[str] = collections.Counter()
+
+    def run(self, faults: int | None = None, seconds: float | None = None) -> Report:
+        """So many faults, or as many as there is time for."""
+        begun_s = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="coordkit-siege-") as folder:
+            for each in self._proxies:
+                each.start()
+            try:
+                behind = "etcd://" + ",".join(each.endpoint for each in self._proxies)
+                urls = [self._cluster.url, behind]
+                self._camps = [Camp(name, urls, pathlib.Path(folder)) for name in self._names]
+                for number in itertools.count():
+                    if faults is not None and number >= faults:
+                        break
+                    if seconds is not None and time.monotonic() - begun_s > seconds:
+                        break
+                    time.sleep(CALM_S)
+                    self._strike(self._chance.choice(list(FAULTS)))
+                time.sleep(CALM_S)
+                self._end()
+                told = {camp.name: camp.judge() for camp in self._camps}
+            finally:
+                for each in self._proxies:
+                    each.stop()
+        return Report(
+            version=self._cluster.version,
+            seed=self._seed,
+            seconds=time.monotonic() - begun_s,
+            machine=f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
+            faults=dict(self._counts),
+            outcomes={name: outcomes for name, (outcomes, _) in told.items()},
+            violations={name: wrong for name, (_, wrong) in told.items() if wrong},
+        )
+
+    def _end(self) -> None:
+        endings = [threading.Thread(target=camp.end, args=(self._cluster.url,)) for camp in self._camps]
+        for thread in endings:
+            thread.start()
+        for thread in endings:
+            thread.join()
+
+    def _strike(self, kind: str) -> None:
+        FAULTS[kind](self)
+        self._counts[kind] += 1
+        self._cluster.leader(60)  # whom it has hurt is well again
+
+    # What can be done.
+
+    def kill_member(self) -> None:
+        """Any of the three, for a second."""
+        self._kill([self._chance.choice(self._cluster.members)])
+
+    def kill_leader(self) -> None:
+        """The leader, until another leads."""
+        leader = self._cluster.leader(60)
+        leader.kill()
+        self._cluster.leader(60)
+        leader.start()
+
+    def kill_all(self) -> None:
+        """All three, at the same time."""
+        self._kill(list(self._cluster.members))
+
+    def _kill(self, members: list[clusters.Member]) -> None:
+        for member in members:
+            member.kill()
+        time.sleep(self._chance.uniform(0, 1))
+        starting = [threading.Thread(target=member.start) for member in members]
+        for thread in starting:
+            thread.start()
+        for thread in starting:
+            thread.join()
+
+    def pause_leader(self) -> None:
+        """SIGSTOP, for longer than the TTL of the sessions."""
+        leader = self._cluster.leader(60)
+        with faults.pause(leader):
+            time.sleep(self._chance.uniform(1, 4))
+
+    def move_leader(self) -> None:
+        """Another one leads, in good order."""
+        self._cluster.move_leader()
+
+    def end_session(self) -> None:
+        """A lease is revoked."""
+        camp = self._chance.choice(self._camps)
+        faults.expire(self._chance.choice(camp.coords).session)
+
+    def compact(self) -> None:
+        """History goes."""
+        faults.compact(self._camps[0].coords[0])
+
+    def fill_up(self) -> None:
+        """NOSPACE for a while: etcd refuses what puts."""
+        member = self._cluster.leader(60)
+        raised = messages.AlarmRequest(action=messages.AlarmRequest.ACTIVATE, alarm=1)
+        direct.ask(member, ALARM, raised, messages.AlarmResponse)
+        try:
+            time.sleep(self._chance.uniform(0.2, 1.0))
+        finally:
+            ended = messages.AlarmRequest(action=messages.AlarmRequest.DEACTIVATE, alarm=1)
+            direct.ask(member, ALARM, ended, messages.AlarmResponse)
+
+    def reset_connections(self) -> None:
+        """Half of the clients lose theirs."""
+        for each in self._proxies:
+            each.reset()
+
+    def swallow_replies(self) -> None:
+        """What half of the clients ask for happens, and nobody hears of it; then they are cut off."""
+        for each in self._proxies:
+            each.drop_reply_after_commit()
+        time.sleep(self._chance.uniform(0.2, 1.0))
+        for each in self._proxies:
+            each.heal()
+
+
+FAULTS: dict[str, Callable[[Siege], None]] = {
+    "member killed": Siege.kill_member,
+    "leader killed": Siege.kill_leader,
+    "all killed": Siege.kill_all,
+    "leader paused": Siege.pause_leader,
+    "leader moved": Siege.move_leader,
+    "lease revoked": Siege.end_session,
+    "compaction": Siege.compact,
+    "out of space": Siege.fill_up,
+    "connections reset": Siege.reset_connections,
+    "replies swallowed": Siege.swallow_replies,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m coordkit.testing.siege", description=__doc__)
+    parser.add_argument("--faults", type=int, help="how many")
+    parser.add_argument("--seconds", type=float, help="for how long, if not by faults; default 60")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--plays", nargs="+", default=PLAYS, choices=PLAYS)
+    parser.add_argument("--json", type=pathlib.Path, help="where to write the report as JSON")
+    chosen = parser.parse_args(arguments)
+
+    seconds = 60.0 if chosen.faults is None and chosen.seconds is None else chosen.seconds
+    with clusters.EtcdCluster(3) as cluster:
+        report = Siege(cluster, chosen.seed, tuple(chosen.plays)).run(chosen.faults, seconds)
+    if chosen.json is not None:
+        chosen.json.write_text(report.as_json())
+    sys.stdout.write(report.as_markdown())
+    return int(bool(report.violations))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
