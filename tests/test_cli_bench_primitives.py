@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from coordkit.cli import failure, main
-from coordkit.cli.bench import contention, contention_report, figures, outputs
+from coordkit.cli.bench import contention, contention_report, figures, outputs, queue_rounds
 from coordkit.cli.bench.contenders import Contenders
 from coordkit.cli.bench.primitives import PRIMITIVES, Context, Scenario
 from coordkit.cli.bench.server import Server
@@ -205,3 +205,13 @@ class TestOutputs:
         plots.draw(json.loads(json.dumps(report.as_json())), tmp_path / "x.svg")
 
         assert (tmp_path / "x.svg").read_text().count("<g id=\"axes_") >= 4
+
+
+def test_an_open_loop_of_a_queue_delivers_everything(etcd, namespace):
+    """
+    Puts and deliveries are timed from when each item was meant to be put.
+    """
+    found = queue_rounds.open_loop(f"etcd://{etcd.endpoint}/{namespace}", 200.0, 0.2)
+
+    assert 0 < found["open_put_p50_us"] <= found["open_put_max_us"]
+    assert found["open_delivery_p50_us"] > 0

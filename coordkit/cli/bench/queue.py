@@ -36,6 +36,10 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--drain", type=options.count, metavar="N", help="also drain N items of 1 KiB, and tell the memory"
     )
+    parser.add_argument(
+        "--rate", type=options.positive, metavar="N",
+        help="also an open loop: N items a second for 2 seconds, measured from when each was meant to be put",
+    )  # fmt: skip
     outputs.register(parser)
 
 
@@ -54,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
             for number in range(arguments.repeats):
                 progress.begin(f"round {number + 1}")
                 rounds.append(queue_rounds.measure(etcd.url, load))
+                if arguments.rate:
+                    rounds[-1] |= queue_rounds.open_loop(etcd.url, arguments.rate, 2.0)
                 progress.end("sound")
             if arguments.drain:
                 peak_mib = queue_rounds.drain_peak_mib(etcd.url, arguments.drain)

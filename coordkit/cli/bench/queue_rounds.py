@@ -18,11 +18,15 @@ import attrs
 
 import coordkit
 from coordkit import kv
+from coordkit.cli.bench import contenders, figures
 from coordkit.cli.bench.figures import Figures
+from coordkit.cli.bench.histogram import Histogram
+from coordkit.testing.history import clock_ns
 
 _VALUE = b"x" * 100
 _NAME = "bench"
 _PEER = "/bench-queue-peer/"
+_PRODUCERS = 16
 
 
 @attrs.frozen
@@ -118,6 +122,46 @@ def _peer_get(coord: coordkit.Coordinator) -> bytes:
             .succeeded
         ):
             return first.value
+
+
+def open_loop(url: str, rate: float, seconds: float) -> Figures:
+    """Items that are meant to be put at fixed moments: from then until each was put, and was claimed.
+
+    Raises:
+        RuntimeError: An item was lost or came twice.
+    """
+    count = max(1, round(rate * seconds))
+    puts: list[int] = []
+    deliveries: dict[int, int] = {}
+    with coordkit.connect(url) as coord:
+        queue = coord.queue("open-loop")
+        queue.purge(claimed=True)
+        start_ns = clock_ns() + 50_000_000
+        numbers = iter(range(count))
+
+        def meant_ns(number: int) -> int:
+            return start_ns + round(number * 1e9 / rate)
+
+        def put() -> None:
+            for number in numbers:
+                contenders.sleep_until(meant_ns(number))
+                queue.put(b"%d" % number)
+                puts.append(clock_ns() - meant_ns(number))
+
+        producers = [threading.Thread(target=put) for _ in range(_PRODUCERS)]
+        for producer in producers:
+            producer.start()
+        while len(deliveries) < count:
+            jobs = queue.claim_many(100, timeout=30)
+            moment_ns = clock_ns()
+            for number in (int(job.value) for job in jobs):
+                _insist(number not in deliveries, f"item {number} came twice")
+                deliveries[number] = moment_ns - meant_ns(number)
+            _insist(not queue.ack_many(jobs), "a claim was lost")
+        for producer in producers:
+            producer.join()
+    found = figures.percentiles("open_put", Histogram(puts))
+    return found | figures.percentiles("open_delivery", Histogram(deliveries.values()))
 
 
 def drain_peak_mib(url: str, count: int) -> float:
