@@ -1,0 +1,110 @@
+"""How what peers did is judged: nothing that was lost, repeated or granted twice counts as work."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.peers import fillers, kinds, lineup
+from coordkit.cli.bench import figures
+from coordkit.testing.history import Kind, Operation, Result
+
+WINDOW = figures.Window(0, 1_000_000_000)
+
+
+def call(kind, at, subject="", result=Result.OK, who="a", **fields):
+    return Operation(kind, result, 1, who, at, at, at + 1, subject=subject, **fields)
+
+
+def match(name, **fields):
+    return kinds.Match(lineup.PEERS[name][0], "nowhere", "x", 2, **fields)
+
+
+@pytest.fixture
+def behind(monkeypatch):
+    """What is found behind a peer after its round."""
+
+    def say(**found):
+        for name, number in found.items():
+            monkeypatch.setattr(fillers, name, lambda *_: number)
+
+    return say
+
+
+class TestTaking:
+    def judge(self, *operations, filled=("i1", "i2", "i3")):
+        return kinds.KINDS["take"].judge(match("take", filled=set(filled)), list(operations), WINDOW)
+
+    def test_what_is_taken_once_counts_item_by_item(self, behind):
+        """
+        A batch is as many as it has.
+        """
+        behind(size=0)
+
+        judged = self.judge(call(Kind.CLAIM, 0, "i1 i2"), call(Kind.CLAIM, 10, "i3"))
+
+        assert (judged.broken, judged.count, judged.found["acquisitions_per_s"]) == (None, 3, 3)
+
+    @pytest.mark.parametrize(
+        ("subjects", "left", "words"),
+        [
+            (["i1", "i1"], 1, "taken twice"),
+            (["i1", "i9"], 1, "nobody had put"),
+            (["i1"], 1, "3 items were put, 1 taken, 1 are left"),
+        ],
+    )
+    def test_what_is_lost_or_repeated_is_told(self, behind, subjects, left, words):
+        """
+        Such a peer is out.
+        """
+        behind(size=left)
+
+        judged = self.judge(*(call(Kind.CLAIM, at, subject) for at, subject in enumerate(subjects)))
+
+        assert words in judged.broken
+
+    def test_a_queue_that_ran_out_is_timed_until_its_last_item(self, behind):
+        """
+        The rest of the window was no work.
+        """
+        behind(size=2)
+
+        judged = self.judge(call(Kind.CLAIM, 499_999_999, "i1"), call(Kind.CLAIM, 9, result=Result.FAIL))
+
+        assert judged.found["acquisitions_per_s"] == 2
+
+
+class TestOthers:
+    def test_a_put_that_is_not_there_is_told(self, behind):
+        """
+        Only what the server has was put.
+        """
+        behind(size=1)
+
+        judged = kinds.KINDS["put"].judge(
+            match("put"), [call(Kind.PUT, 0, "a"), call(Kind.PUT, 5, "b")], WINDOW
+        )
+
+        assert judged.broken == "2 items were put, 1 are there"
+
+    def test_a_lost_addition_is_told(self, behind):
+        """
+        The value must be the sum.
+        """
+        behind(value=1)
+
+        adds = [call(Kind.ADD, at, str(at + 1), number=1) for at in range(2)]
+
+        assert "violations" in kinds.KINDS["counter"].judge(match("counter"), adds, WINDOW).broken
+
+    def test_leaderships_that_overlap_are_told(self):
+        """
+        Campaigns and resignations are judged as a lock is.
+        """
+        history = []
+        for who, start in (("a", 0), ("b", 5)):
+            history += [
+                call(Kind.CAMPAIGN, start, who=who, fence=start + 1),
+                call(Kind.RESIGN, start + 10, who=who, fence=start + 1),
+            ]
+
+        assert "violations" in kinds.KINDS["election"].judge(match("election"), history, WINDOW).broken
