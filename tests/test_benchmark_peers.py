@@ -25,7 +25,7 @@ def behind(monkeypatch):
 
     def say(**found):
         for name, number in found.items():
-            monkeypatch.setattr(fillers, name, lambda *_: number)
+            monkeypatch.setattr(fillers, name, lambda *_, number=number: number)
 
     return say
 
