@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import signal
 import socket
@@ -12,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+import consoles
 import pytest
 
 import coordkit
@@ -31,23 +30,11 @@ TIMEOUT = ("--timeout", "10")
 
 @pytest.fixture(autouse=True)
 def _bare_environment(monkeypatch):
-    """What is set around the tests must not reach into them."""
-    for name in [name for name in os.environ if name.startswith(("COORDKIT_", "ETCDCTL_"))]:
-        if name not in ("COORDKIT_ETCD", "COORDKIT_TEST_MODE"):
-            monkeypatch.delenv(name)
+    consoles.clear_environment(monkeypatch)
 
 
-@attrs.frozen
-class Told:
-    """One run: exit status and everything it printed."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.out)
+class Told(consoles.Told):
+    """What the doctor told."""
 
     def says(self, words: str, level: str = "problem") -> dict[str, str]:
         """The one finding that holds these words."""
@@ -70,9 +57,7 @@ def whole_doctor(capsys) -> Callable[..., Told]:
     """Runs the command in this process."""
 
     def run(*words: str) -> Told:
-        status = main.main(["doctor", *TIMEOUT, *words])
-        printed = capsys.readouterr()
-        return Told(status, printed.out, printed.err)
+        return Told(*attrs.astuple(consoles.run(capsys, "doctor", *TIMEOUT, *words)))
 
     return run
 
@@ -555,7 +540,6 @@ class TestSettings:
 
         assert ended.value.code == failure.USAGE
         assert "error:" in capsys.readouterr().err
-
 
     def test_help_has_an_example(self, capsys):
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import pathlib
@@ -10,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import attrs
+import consoles
 import pytest
+from consoles import Told
 from contract.players import wait_until
 
 from coordkit import SlotState
-from coordkit.cli import failure, main
+from coordkit.cli import failure
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -24,18 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 def _threads_only(mode, monkeypatch):
     if mode != "threads":
         pytest.skip("the command line is no program that gevent patches")
-    for name in [name for name in os.environ if name.startswith(("COORDKIT_", "ETCDCTL_"))]:
-        if name not in ("COORDKIT_ETCD", "COORDKIT_TEST_MODE"):
-            monkeypatch.delenv(name)
-
-
-@attrs.frozen
-class Told:
-    """One run: exit status and everything it printed."""
-
-    status: int
-    out: str
-    err: str
+    consoles.clear_environment(monkeypatch)
 
 
 @pytest.fixture
@@ -49,12 +40,7 @@ def url(etcd, namespace, monkeypatch) -> str:
 def cli(capsys, url) -> Callable[..., Told]:
     """Runs a command in this process."""
 
-    def run(*words: str) -> Told:
-        status = main.main(list(words))
-        printed = capsys.readouterr()
-        return Told(status, printed.out, printed.err)
-
-    return run
+    return functools.partial(consoles.run, capsys)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 import os
@@ -12,14 +13,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
 
-import attrs
+import consoles
 import pytest
+from consoles import Told
 from contract.players import Attempt, expire, queue_up, wait_until
 
 from coordkit import errors
-from coordkit.cli import failure, main, terminal, views
+from coordkit.cli import failure, terminal, views
 from coordkit.cli.lock import timeline
 from coordkit.inspection import reading, tenures
 
@@ -37,22 +38,7 @@ LOOKS = [
 def _threads_only(mode, monkeypatch):
     if mode != "threads":
         pytest.skip("the command line is no program that gevent patches")
-    for name in [name for name in os.environ if name.startswith(("COORDKIT_", "ETCDCTL_"))]:
-        if name not in ("COORDKIT_ETCD", "COORDKIT_TEST_MODE"):
-            monkeypatch.delenv(name)
-
-
-@attrs.frozen
-class Told:
-    """One run: exit status and everything it printed."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def document(self) -> dict[str, Any]:
-        return json.loads(self.out)
+    consoles.clear_environment(monkeypatch)
 
 
 @pytest.fixture
@@ -60,12 +46,7 @@ def cli(capsys, etcd, namespace, monkeypatch) -> Callable[..., Told]:
     """Runs a command in this process, on the test's namespace."""
     monkeypatch.setenv("COORDKIT_URL", f"etcd://{etcd.endpoint}/{namespace}")
 
-    def run(*words: str) -> Told:
-        status = main.main(list(words))
-        printed = capsys.readouterr()
-        return Told(status, printed.out, printed.err)
-
-    return run
+    return functools.partial(consoles.run, capsys)
 
 
 @pytest.fixture

@@ -251,6 +251,10 @@ class Election:
                 told = f"not elected in {self.name!r} in time"
                 leadership = line.take_turn(ticket, deadline, self._win, told)
                 if leadership is not None:
+                    with self._lock:
+                        cancelled = self._cancel is not cancel
+                    if cancelled:
+                        leadership.stop_waiting()  # `cancel` may have looked before it was elected
                     return leadership
             finally:
                 with self._lock:

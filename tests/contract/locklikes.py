@@ -59,8 +59,8 @@ class Visitor(Attempt):
             except BaseException as error:
                 self.error = error
 
-    def end(self, within_s: float = PATIENCE_S) -> Visitor:
-        """Wait for the acquire to end, either way."""
+    def ended(self, within_s: float = PATIENCE_S) -> Visitor:
+        """Wait for the acquire to end, either way; the thread lives on."""
         assert self.over.wait(within_s), f"the acquire of {self.lock!r} did not end within {within_s:g} s"
         return self
 

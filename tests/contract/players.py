@@ -1,11 +1,11 @@
-"""Who plays in the tests of the lock: acquires on threads of their own, and what happens to them."""
+"""Who plays in the tests: calls and acquires on threads of their own, and what happens to them."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -13,6 +13,8 @@ import coordkit
 from coordkit import errors
 from coordkit.deadline import Deadline
 from coordkit.etcd import lease as leases
+
+C = TypeVar("C", bound="Call")
 
 PATIENCE_S = 15.0  # how long a state may take to come true on a busy machine
 
@@ -27,21 +29,20 @@ def wait_until(state: Callable[[], Any], within_s: float = PATIENCE_S, what: str
     return result
 
 
-class Attempt:
-    """One `acquire` on a thread of its own, which ends with it; any thread may release."""
+class Call:
+    """A call on a thread of its own."""
 
-    def __init__(self, lock: coordkit.Lock, **arguments: Any) -> None:
-        self.lock = lock
-        self.result: bool | None = None
+    def __init__(self, action: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+        self.result: Any = None
         self.error: BaseException | None = None
         self.over = threading.Event()
-        self._arguments = arguments
+        self._action, self._arguments, self._options = action, arguments, options
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self.result = self.lock.acquire(**self._arguments)
+            self.result = self._action(*self._arguments, **self._options)
         except BaseException as error:
             self.error = error
         self.over.set()
@@ -50,14 +51,37 @@ class Attempt:
     def waiting(self) -> bool:
         return not self.over.is_set()
 
-    def end(self, within_s: float = PATIENCE_S) -> Attempt:
-        """Wait for the acquire to end, either way."""
-        assert self.over.wait(within_s), f"the acquire of {self.lock!r} did not end within {within_s:g} s"
+    def ended(self: C, within_s: float = PATIENCE_S) -> C:
+        """Wait for it to end, either way."""
+        assert self.over.wait(within_s), f"{self._action!r} did not end within {within_s:g} s"
         self._thread.join()
         return self
 
+    def outcome(self, within_s: float = PATIENCE_S) -> Any:
+        """Its result, or its error."""
+        self.ended(within_s)
+        return self.result if self.error is None else self.error
+
+    def end(self, within_s: float = PATIENCE_S) -> Any:
+        """Its result; its error is raised."""
+        if self.ended(within_s).error is not None:
+            raise self.error
+        return self.result
+
+
+class Attempt(Call):
+    """One `acquire` on a thread of its own, which ends with it; any thread may release."""
+
+    def __init__(self, lock: coordkit.Lock, **arguments: Any) -> None:
+        self.lock = lock
+        super().__init__(lock.acquire, **arguments)
+
+    def end(self, within_s: float = PATIENCE_S) -> Attempt:
+        """Wait for the acquire to end, either way."""
+        return self.ended(within_s)
+
     def wait_until_held(self, within_s: float = PATIENCE_S) -> Attempt:
-        self.end(within_s)
+        self.ended(within_s)
         assert self.error is None, repr(self.error)
         assert self.result is True
         return self

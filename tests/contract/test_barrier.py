@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract.players import wait_until
+from contract.players import Call, wait_until
 
 import coordkit
 from coordkit import errors
@@ -22,26 +22,6 @@ from coordkit.testing import FaultProxy, faults
 pytestmark = pytest.mark.coordkit_leaves("keys")
 
 PATIENCE_S = 20.0
-
-
-class Waiting:
-    """A `wait` on a thread of its own."""
-
-    def __init__(self, barrier: Any, *arguments: Any) -> None:
-        self.told: Any = None
-        self._thread = threading.Thread(target=self._run, args=(barrier, arguments), daemon=True)
-        self._thread.start()
-
-    def _run(self, barrier: Any, arguments: Any) -> None:
-        try:
-            self.told = barrier.wait(*arguments)
-        except Exception as error:
-            self.told = error
-
-    def end(self) -> Any:
-        self._thread.join(PATIENCE_S)
-        assert not self._thread.is_alive(), "the wait did not end"
-        return self.told
 
 
 def is_broken(told: Any) -> bool:
@@ -95,10 +75,10 @@ class TestContractOfThreadingBarrier:
         barrier = make(2)
         assert (barrier.parties, barrier.n_waiting, barrier.broken) == (2, 0, False)
 
-        waiting = Waiting(barrier)
+        waiting = Call(barrier.wait)
         wait_until(lambda: barrier.n_waiting == 1)
 
-        assert barrier.wait(PATIENCE_S) == 1 and waiting.end() == 0
+        assert barrier.wait(PATIENCE_S) == 1 and waiting.outcome() == 0
         assert (barrier.n_waiting, barrier.broken) == (0, False)
 
     def test_the_action_runs_once_before_anybody_passes(self, make):
@@ -110,8 +90,8 @@ class TestContractOfThreadingBarrier:
         barrier = make(3, lambda: seen.append(len(passed)))
 
         for generation in range(1, 4):
-            crew = [Waiting(barrier) for _ in range(3)]
-            passed.extend(waiting.end() for waiting in crew)
+            crew = [Call(barrier.wait) for _ in range(3)]
+            passed.extend(waiting.outcome() for waiting in crew)
             assert len(seen) == generation
 
         assert seen == [0, 3, 6]
@@ -122,7 +102,7 @@ class TestContractOfThreadingBarrier:
         """
         barrier = make(3, lambda: 1 // 0)
 
-        told = [each.end() for each in [Waiting(barrier) for _ in range(3)]]
+        told = [each.outcome() for each in [Call(barrier.wait) for _ in range(3)]]
 
         assert sum(isinstance(each, ZeroDivisionError) for each in told) == 1
         assert sum(map(is_broken, told)) == 2
@@ -133,25 +113,25 @@ class TestContractOfThreadingBarrier:
         For those who wait, and for those who come.
         """
         barrier = make(3)
-        patient = Waiting(barrier)
+        patient = Call(barrier.wait)
         wait_until(lambda: barrier.n_waiting == 1)
 
         with pytest.raises(threading.BrokenBarrierError):
             barrier.wait(0.05)
 
-        assert is_broken(patient.end())
+        assert is_broken(patient.outcome())
         assert barrier.broken and barrier.n_waiting == 0
         with pytest.raises(threading.BrokenBarrierError):
             barrier.wait()
         barrier.reset()
         assert not barrier.broken
-        assert sorted(each.end() for each in [Waiting(barrier) for _ in range(3)]) == [0, 1, 2]
+        assert sorted(each.outcome() for each in [Call(barrier.wait) for _ in range(3)]) == [0, 1, 2]
 
     def test_the_barriers_own_timeout(self, make):
         """
         Counts where the wait names none.
         """
-        barrier = make(2, timeout=0.05)
+        barrier = make(2, timeout=0.5)
 
         with pytest.raises(threading.BrokenBarrierError):
             barrier.wait()
@@ -161,10 +141,10 @@ class TestContractOfThreadingBarrier:
         timeout=0 arrives, and does not wait.
         """
         barrier = make(2)
-        first = Waiting(barrier)
+        first = Call(barrier.wait)
         wait_until(lambda: barrier.n_waiting == 1)
 
-        assert barrier.wait(0) == 1 and first.end() == 0
+        assert barrier.wait(0) == 1 and first.outcome() == 0
         with pytest.raises(threading.BrokenBarrierError):
             barrier.wait(0)
 
@@ -173,13 +153,13 @@ class TestContractOfThreadingBarrier:
         Breaks it for those who wait, and who come, until it is reset; it may be called again.
         """
         barrier = make(2)
-        waiting = Waiting(barrier)
+        waiting = Call(barrier.wait)
         wait_until(lambda: barrier.n_waiting == 1)
 
         barrier.abort()
         barrier.abort()
 
-        assert is_broken(waiting.end()) and barrier.broken
+        assert is_broken(waiting.outcome()) and barrier.broken
         with pytest.raises(threading.BrokenBarrierError):
             barrier.wait()
         barrier.reset()
@@ -201,14 +181,14 @@ class TestContractOfThreadingBarrier:
         They are told BrokenBarrierError; the barrier is as new.
         """
         barrier = make(2)
-        waiting = Waiting(barrier)
+        waiting = Call(barrier.wait)
         wait_until(lambda: barrier.n_waiting == 1)
 
         barrier.reset()
 
-        assert is_broken(waiting.end())
+        assert is_broken(waiting.outcome())
         assert not barrier.broken
-        assert sorted(each.end() for each in [Waiting(barrier) for _ in range(2)]) == [0, 1]
+        assert sorted(each.outcome() for each in [Call(barrier.wait) for _ in range(2)]) == [0, 1]
 
     def test_more_than_its_parties(self, make):
         """
@@ -216,7 +196,7 @@ class TestContractOfThreadingBarrier:
         """
         barrier = make(2)
 
-        told = [each.end() for each in [Waiting(barrier) for _ in range(8)]]
+        told = [each.outcome() for each in [Call(barrier.wait) for _ in range(8)]]
 
         assert sorted(told) == [0, 0, 0, 0, 1, 1, 1, 1]
 
@@ -233,10 +213,10 @@ class TestBetweenProcesses:
         ]
         waiting = []
         for number, barrier in enumerate(barriers):
-            waiting.append(Waiting(barrier, PATIENCE_S))
+            waiting.append(Call(barrier.wait, PATIENCE_S))
             wait_until(lambda number=number: number == 2 or barriers[2].n_waiting == number + 1)
 
-        assert [each.end() for each in waiting] == [0, 1, 2]
+        assert [each.outcome() for each in waiting] == [0, 1, 2]
         assert ran == [2]
         assert {barrier.generation for barrier in barriers} == {1}
 
@@ -246,21 +226,21 @@ class TestBetweenProcesses:
         """
         other = coord_factory()
         left, right = coord.barrier("start", 3), other.barrier("start", 3)
-        lost, survivor = Waiting(right), Waiting(left)
+        lost, survivor = Call(right.wait), Call(left.wait)
         wait_until(lambda: left.n_waiting == 2)
 
         faults.expire(other.session)
 
-        assert is_broken(survivor.end()) and "lost" in str(survivor.told)
-        assert isinstance(lost.end(), (errors.SessionLost, errors.BrokenBarrier))
+        assert is_broken(survivor.outcome()) and "lost" in str(survivor.error)
+        assert isinstance(lost.outcome(), (errors.SessionLost, errors.BrokenBarrier))
 
     def test_a_broken_barrier_is_forgotten_with_those_who_saw_it(self, coord, coord_factory):
         """
         When all their sessions have ended, others find it as new.
         """
         crew = [coord_factory() for _ in range(2)]
-        waiting = [Waiting(each.barrier("start", 3), 0.3) for each in crew]
-        assert all(is_broken(each.end()) for each in waiting)
+        waiting = [Call(each.barrier("start", 3).wait, 0.3) for each in crew]
+        assert all(is_broken(each.outcome()) for each in waiting)
         crew[0].close()
         with pytest.raises(errors.BrokenBarrier):
             coord.barrier("start", 3).wait(PATIENCE_S)
@@ -268,7 +248,7 @@ class TestBetweenProcesses:
         crew[1].close()
 
         barrier = coord.barrier("start", 3)
-        assert sorted(each.end() for each in [Waiting(barrier) for _ in range(3)]) == [0, 1, 2]
+        assert sorted(each.outcome() for each in [Call(barrier.wait) for _ in range(3)]) == [0, 1, 2]
 
     def test_all_who_were_told_may_reset_it(self, coord, coord_factory):
         """
@@ -302,13 +282,13 @@ class TestBetweenProcesses:
         Cancelled for one, BrokenBarrier for the rest; its key goes.
         """
         mine, theirs = coord.barrier("start", 3), coord_factory().barrier("start", 3)
-        crew = [Waiting(mine), Waiting(theirs)]
+        crew = [Call(mine.wait), Call(theirs.wait)]
         wait_until(lambda: theirs.n_waiting == 2)
 
         mine.cancel()
 
-        assert isinstance(crew[0].end(), errors.Cancelled)
-        assert is_broken(crew[1].end())
+        assert isinstance(crew[0].outcome(), errors.Cancelled)
+        assert is_broken(crew[1].outcome())
 
     def test_who_cannot_hear_the_verdict_asks_for_it(self, coord, etcd, namespace):
         """
@@ -319,7 +299,7 @@ class TestBetweenProcesses:
             coordkit.connect(f"etcd://{proxy.endpoint}/{namespace}") as deaf,
         ):
             near, far = coord.barrier("start", 2), deaf.barrier("start", 2)
-            waiting = Waiting(far, 1.0)
+            waiting = Call(far.wait, 1.0)
             wait_until(lambda: near.n_waiting == 1 and far._assembly._current)
             proxy.half_open(requests=False, replies=True)
             calls = deaf.statistics().calls
@@ -328,7 +308,7 @@ class TestBetweenProcesses:
             wait_until(lambda: deaf.statistics().calls > calls)  # its time is up, and it asks
             proxy.heal()
 
-            assert waiting.end() == 0
+            assert waiting.outcome() == 0
 
     def test_an_outage_is_waited_out(self, coord, etcd, namespace):
         """
@@ -339,7 +319,7 @@ class TestBetweenProcesses:
             coordkit.connect(f"etcd://{proxy.endpoint}/{namespace}") as far,
         ):
             near = coord.barrier("start", 2)
-            waiting = Waiting(far.barrier("start", 2), PATIENCE_S)
+            waiting = Call(far.barrier("start", 2).wait, PATIENCE_S)
             wait_until(lambda: near.n_waiting == 1)
             proxy.refuse()
             proxy.reset()
@@ -347,23 +327,23 @@ class TestBetweenProcesses:
 
             proxy.heal()
 
-            assert waiting.end() == 0
+            assert waiting.outcome() == 0
 
     def test_everybody_must_agree_on_the_parties(self, coord, coord_factory):
         """
         As long as one is there who counts otherwise: also after it has passed.
         """
         other = coord_factory()
-        pair = [Waiting(other.barrier("start", 2)) for _ in range(2)]
-        assert sorted(each.end() for each in pair) == [0, 1]
+        pair = [Call(other.barrier("start", 2).wait) for _ in range(2)]
+        assert sorted(each.outcome() for each in pair) == [0, 1]
 
         with pytest.raises(errors.LimitMismatch, match="2 parties elsewhere, 1 here"):
             coord.barrier("start", 1).wait(PATIENCE_S)
-        waiting = Waiting(other.barrier("start", 2))
+        waiting = Call(other.barrier("start", 2).wait)
         wait_until(lambda: other.barrier("start", 2).n_waiting == 1)
         with pytest.raises(errors.LimitMismatch):
             coord.barrier("start", 1).wait(PATIENCE_S)
-        assert other.barrier("start", 2).wait(PATIENCE_S) == 1 and waiting.end() == 0
+        assert other.barrier("start", 2).wait(PATIENCE_S) == 1 and waiting.outcome() == 0
 
         other.close()
 
@@ -378,7 +358,6 @@ class TestBetweenProcesses:
         coord.barrier("start", 1).reset()
 
         assert coord.barrier("start", 1).wait(PATIENCE_S) == 0
-
 
     def test_an_arrival_in_doubt_stays_in_doubt_when_nobody_can_be_asked(self, coord, monkeypatch):
         """
@@ -411,7 +390,7 @@ class TestKeys:
         """
         barrier = coord.barrier("start", 2)
         for _ in range(5):
-            assert sorted(each.end() for each in [Waiting(barrier) for _ in range(2)]) == [0, 1]
+            assert sorted(each.outcome() for each in [Call(barrier.wait) for _ in range(2)]) == [0, 1]
 
         prefix = f"/{namespace}/barrier/start/"
         left = [each.key[len(prefix) :] for each in coord.kv.range(prefix)]
@@ -426,17 +405,17 @@ class TestKeys:
         A verdict that cannot be read lets nobody pass; a generation that cannot be read is an error.
         """
         barrier = coord.barrier("start", 2)
-        waiting = Waiting(barrier)
+        waiting = Call(barrier.wait)
         wait_until(lambda: barrier.n_waiting == 1)
 
         coord.kv.put(f"/{namespace}/barrier/start/0000000001/verdict", b"\xff{")
 
-        assert is_broken(waiting.end()) and "cannot be read" in str(waiting.told)
+        assert is_broken(waiting.outcome()) and "cannot be read" in str(waiting.error)
         barrier.reset()
-        waiting = Waiting(barrier)
+        waiting = Call(barrier.wait)
         wait_until(lambda: barrier.n_waiting == 1)
         coord.kv.put(f"/{namespace}/barrier/start/generation", b"\xff")
-        assert isinstance(waiting.end(), errors.InvalidValue)
+        assert isinstance(waiting.outcome(), errors.InvalidValue)
         with pytest.raises(errors.InvalidValue, match="generation"):
             coord.barrier("start", 2).wait(1)
 

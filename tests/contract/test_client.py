@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from contract.accounts import SECRET, ask, enable_accounts
-from contract.players import wait_until
+from contract.players import Call, wait_until
 
 import coordkit
 from coordkit import errors, settings
@@ -22,28 +22,6 @@ from coordkit.testing import LocalEtcd, compact, loopback
 from coordkit.wire import grpc, messages
 
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100", "--bcrypt-cost=4")
-
-
-class Call:
-    """A call on a thread of its own, and what came of it."""
-
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call = call
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._call()
-        except Exception as error:
-            self.error = error
-
-    def end(self, within_s: float = 20.0) -> Call:
-        self._thread.join(within_s)
-        assert not self._thread.is_alive(), f"the call did not end within {within_s:g} s"
-        return self
 
 
 @pytest.fixture
@@ -480,7 +458,7 @@ class TestOutages:
         first, second = loopback.free_ports(2)
         url = f"etcd://root:{SECRET}@127.0.0.1:{first},127.0.0.1:{second}"
 
-        call = Call(lambda: coordkit.connect(url, timeout=0.3)).end()
+        call = Call(lambda: coordkit.connect(url, timeout=0.3)).ended()
 
         assert isinstance(call.error, errors.Unavailable)
         assert call.error.outcome is errors.Outcome.NONE
@@ -526,7 +504,7 @@ class TestOutages:
         """
         The error names the host.
         """
-        call = Call(lambda: coordkit.connect("etcd://no-such-host.invalid:2379", timeout=0.3)).end()
+        call = Call(lambda: coordkit.connect("etcd://no-such-host.invalid:2379", timeout=0.3)).ended()
 
         assert isinstance(call.error, errors.Unavailable)
         assert "no-such-host.invalid:2379" in str(call.error)
@@ -537,7 +515,7 @@ class TestOutages:
         """
         with socket.create_server(("127.0.0.1", 0)) as mute:
             where = "127.0.0.1:{1}".format(*mute.getsockname())
-            call = Call(lambda: coordkit.connect(where, timeout=0.3)).end()
+            call = Call(lambda: coordkit.connect(where, timeout=0.3)).ended()
 
         assert isinstance(call.error, errors.Unavailable)
         assert f"{where}: no answer in time" in str(call.error)
@@ -552,7 +530,7 @@ class TestOutages:
             visitor, _ = other.accept()
             with visitor:
                 visitor.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
-                call.end()
+                call.ended()
 
         assert isinstance(call.error, errors.Unavailable)
         assert where in str(call.error)
@@ -579,7 +557,7 @@ class TestOutages:
             server.kill()
             server.start()
 
-            for call in (put.end(), txn.end()):
+            for call in (put.ended(), txn.ended()):
                 assert isinstance(call.error, errors.Unavailable)
                 assert call.error.outcome is errors.Outcome.UNKNOWN
                 assert "may have been applied" in str(call.error)
@@ -599,8 +577,8 @@ class TestOutages:
             server.kill()
             server.start()
 
-            assert get.end().result.value == b"1"
-            assert [each.value for each in find.end().result] == [b"1"]
+            assert get.ended().result.value == b"1"
+            assert [each.value for each in find.ended().result] == [b"1"]
 
     def test_a_write_that_could_not_be_sent_waits_for_the_server(self, server):
         """
@@ -611,11 +589,11 @@ class TestOutages:
             with pytest.raises(errors.Unavailable):
                 coord.kv.get("a", timeout=0.1)  # from here on the connection is known to be gone
             call = Call(lambda: coord.kv.put("a", "1"))
-            early = Call(lambda: coord.kv.put("b", "1", timeout=0.3)).end()
+            early = Call(lambda: coord.kv.put("b", "1", timeout=0.3)).ended()
 
             server.start()
 
-            assert isinstance(call.end().result, int)
+            assert isinstance(call.ended().result, int)
             assert isinstance(early.error, errors.Unavailable)
             assert early.error.outcome is errors.Outcome.NONE
 
@@ -732,7 +710,6 @@ class TestEndpoints:
             coord.kv.delete("a")
             monkeypatch.undo()
 
-
     def test_the_cluster_tells_its_members(self, etcd):
         """
         They are dialled from now on, by the heart too; what was configured stays.
@@ -799,7 +776,7 @@ class TestAuthentication:
             lambda: coordkit.connect(guarded.url, user=user, password=password or SECRET[:-1], timeout=60)
         )
 
-        error = call.end(20).error
+        error = call.ended(20).error
 
         assert isinstance(error, errors.Unauthenticated)
         assert SECRET[:-1] not in f"{error} {error!r} {error.__cause__!r}"
@@ -907,7 +884,7 @@ class TestAuthentication:
 
         calls = [Call(lambda: ann.kv.get("/ann/a")) for _ in range(50)]
 
-        assert [call.end().error for call in calls] == [None] * 50
+        assert [call.ended().error for call in calls] == [None] * 50
         assert len(asked) == 1
 
     def test_a_password_that_was_changed_surfaces(self, guarded, root):
@@ -925,7 +902,7 @@ class TestAuthentication:
             change = messages.AuthUserChangePasswordRequest(name="bob", password="second")
             ask(root.client, "Auth/UserChangePassword", change)
 
-            assert isinstance(Call(lambda: bob.kv.put("/ann/b", "")).end(20).error, errors.Unauthenticated)
+            assert isinstance(Call(lambda: bob.kv.put("/ann/b", "")).ended(20).error, errors.Unauthenticated)
         ask(root.client, "Auth/UserDelete", messages.AuthUserDeleteRequest(name="bob"))
 
     def test_a_session_lives_although_tokens_do_not(self, ann):

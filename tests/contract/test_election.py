@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from contract.players import expire, lose_replies, wait_until
+from contract.players import Call, expire, lose_replies, wait_until
 from contract.test_watch import Break, compact
 
 import coordkit
-from coordkit import errors
+from coordkit import errors, waitlist
 from coordkit.etcd import kv
 from coordkit.etcd import lease as leases
 from coordkit.testing import LocalEtcd
 
 
-class Campaign:
-    """A `campaign`, or another call that waits, on a thread of its own."""
-
-    def __init__(self, call: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        self._call, self._arguments, self._options = call, arguments, options
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self.result = self._call(*self._arguments, **self._options)
-        except BaseException as error:
-            self.error = error
-
-    @property
-    def waiting(self) -> bool:
-        return self._thread.is_alive()
-
-    def end(self) -> Any:
-        self._thread.join(15)
-        assert not self.waiting, "it did not end within 15 s"
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-
-def stand(election: coordkit.Election, *arguments: Any, **options: Any) -> Campaign:
+def stand(election: coordkit.Election, *arguments: Any, **options: Any) -> Call:
     """A campaign that waits behind somebody."""
     before = len(election.contenders())
-    campaign = Campaign(election.campaign, *arguments, **options)
+    campaign = Call(election.campaign, *arguments, **options)
     wait_until(lambda: len(election.contenders()) == before + 1, what="the candidacy")
     return campaign
 
@@ -100,7 +71,7 @@ def watcher(coord):
         each.close()
 
 
-class TestCampaign:
+class TestCall:
     def test_the_only_candidate_leads_and_resigns(self, coord):
         """
         Its key holds what it proclaims, and is gone after it resigned.
@@ -192,15 +163,15 @@ class TestCampaign:
 
     def test_cancel_ends_all_that_waits(self, coord):
         """
-        Campaigns, observations, runs, and the wait of a leader, who goes on to lead.
+        Calls, observations, runs, and the wait of a leader, who goes on to lead.
         """
         election = coord.election("chair")
         leadership = election.campaign(b"me")
         waiting = stand(election, b"other")
-        observing = Campaign(lambda: list(election.observe()))
-        running = Campaign(election.run, lambda leadership: "never")
+        observing = Call(lambda: list(election.observe()))
+        running = Call(election.run, lambda leadership: "never")
         wait_until(lambda: len(election.contenders()) == 3, what="both candidacies")
-        stopping = Campaign(leadership.wait)
+        stopping = Call(leadership.wait)
 
         election.cancel()
 
@@ -276,7 +247,7 @@ class TestLoss:
         """
         election = coord.election("chair")
         leadership = election.campaign(b"me")
-        told = Campaign(leadership.wait)
+        told = Call(leadership.wait)
 
         assert coord.kv.delete(leadership.key)
 
@@ -525,11 +496,30 @@ class TestRun:
                 pass
             return "stopped"
 
-        running = Campaign(election.run, lead)
+        running = Call(election.run, lead)
         wait_until(election.leader, what="a leader")
         election.cancel()
 
         assert running.end() == "stopped"
+
+    def test_a_cancel_at_the_moment_of_the_election_is_told(self, coord, monkeypatch):
+        """
+        It came too late to end the campaign, and too early to see the leader.
+        """
+        election = coord.election("chair")
+        take_turn = waitlist.Line.take_turn
+
+        def take(line, ticket, deadline, grant, late):
+            def cancelled(*granted):
+                election.cancel()
+                return grant(*granted)
+
+            return take_turn(line, ticket, deadline, cancelled, late)
+
+        monkeypatch.setattr(waitlist.Line, "take_turn", take)
+
+        with election.campaign() as leadership:
+            assert leadership.wait(0)
 
     def test_a_session_of_the_callers_is_not_replaced(self, coord):
         """

@@ -5,32 +5,13 @@ from __future__ import annotations
 import threading
 
 import pytest
-from contract.players import wait_until
+from contract.players import Call, wait_until
 
 import coordkit
 from coordkit import errors
 from coordkit.testing import FaultProxy, faults
 
 pytestmark = pytest.mark.coordkit_leaves("keys")
-
-
-class Waiting:
-    """A `wait` on a thread of its own."""
-
-    def __init__(self, what, **arguments) -> None:
-        self.told: list = []
-        self._thread = threading.Thread(target=self._run, args=(what, arguments), daemon=True)
-        self._thread.start()
-
-    def _run(self, what, arguments) -> None:
-        try:
-            self.told.append(what.wait(**arguments))
-        except Exception as error:
-            self.told.append(error)
-
-    def end(self):
-        self._thread.join(15)
-        return self.told[0]
 
 
 class TestGate:
@@ -53,12 +34,12 @@ class TestGate:
         """
         gate, others = coord.gate("start"), [coord_factory().gate("start") for _ in range(2)]
         gate.close()
-        crew = [Waiting(each, timeout=30) for each in others for _ in range(4)]
+        crew = [Call(each.wait, timeout=30) for each in others for _ in range(4)]
         wait_until(lambda: all(each._vigil._view is not None for each in others))
 
         gate.open()
 
-        assert [each.end() for each in crew] == [True] * 8
+        assert [each.outcome() for each in crew] == [True] * 8
 
     def test_a_gate_that_was_open_for_a_moment_only(self, coord, coord_factory):
         """
@@ -66,14 +47,14 @@ class TestGate:
         """
         gate, other = coord.gate("start"), coord_factory().gate("start")
         gate.close()
-        waiting = Waiting(other, timeout=30)
+        waiting = Call(other.wait, timeout=30)
         wait_until(lambda: other._vigil._view is not None)
 
         for _ in range(10):
             gate.open()
             gate.close()
 
-        assert waiting.end() is True
+        assert waiting.outcome() is True
 
     def test_a_closed_gate_is_not_passed_by_who_comes_later(self, coord, coord_factory):
         """
@@ -103,14 +84,14 @@ class TestGate:
         """
         gate, other = coord.gate("start"), coord.gate("start")
         gate.close()
-        mine, others = Waiting(gate, timeout=30), Waiting(other, timeout=30)
+        mine, others = Call(gate.wait, timeout=30), Call(other.wait, timeout=30)
         wait_until(lambda: len(gate._vigil._attending) == 2)
 
         gate.cancel()
 
-        assert isinstance(mine.end(), errors.Cancelled)
+        assert isinstance(mine.outcome(), errors.Cancelled)
         gate.open()
-        assert others.end() is True
+        assert others.outcome() is True
 
     def test_closing_the_coordinator_ends_the_wait(self, coord, coord_factory):
         """
@@ -118,13 +99,13 @@ class TestGate:
         """
         coord.gate("start").close()
         other = coord_factory()
-        waiting = Waiting(other.gate("start"), timeout=30)
+        waiting = Call(other.gate("start").wait, timeout=30)
         gate = other.gate("start")
         wait_until(lambda: gate._vigil._attending)
 
         other.close()
 
-        assert isinstance(waiting.end(), errors.Closed)
+        assert isinstance(waiting.outcome(), errors.Closed)
         coord.gate("start").open()
 
     def test_an_outage_is_waited_out(self, coord, etcd, namespace):
@@ -137,7 +118,7 @@ class TestGate:
             coordkit.connect(f"etcd://{proxy.endpoint}/{namespace}") as far,
         ):
             gate = far.gate("start")
-            waiting = Waiting(gate, timeout=30)
+            waiting = Call(gate.wait, timeout=30)
             wait_until(lambda: gate._vigil._view is not None)
             proxy.refuse()
             proxy.reset()
@@ -145,7 +126,7 @@ class TestGate:
 
             proxy.heal()
 
-            assert waiting.end() is True
+            assert waiting.outcome() is True
 
     def test_names_do_not_overlap(self, coord):
         """
@@ -177,7 +158,7 @@ class TestLatch:
         In all processes, when the last one counts; counting by many threads counts each of them.
         """
         latches = [coord_factory().latch("ready", 40) for _ in range(2)]
-        waiting = [Waiting(latch, timeout=30) for latch in latches for _ in range(3)]
+        waiting = [Call(latch.wait, timeout=30) for latch in latches for _ in range(3)]
         crew = [
             threading.Thread(target=lambda latch=latch: [latch.count_down() for _ in range(5)])
             for latch in latches
@@ -188,7 +169,7 @@ class TestLatch:
         for thread in crew:
             thread.join()
 
-        assert [each.end() for each in waiting] == [True] * 6
+        assert [each.outcome() for each in waiting] == [True] * 6
         assert latches[0].count() == 0
 
     def test_everybody_must_agree_on_the_count(self, coord):
@@ -231,12 +212,12 @@ class TestLatch:
         Also when they come while somebody waits; the connection lives on.
         """
         latch = coord.latch("ready", 2)
-        waiting = Waiting(latch, timeout=30)
+        waiting = Call(latch.wait, timeout=30)
         wait_until(lambda: latch._cell is not None and latch.count() == 2)
 
         coord.kv.put(f"/{namespace}/latch/ready/value", b"\xff")
 
-        assert isinstance(waiting.end(), errors.InvalidValue)
+        assert isinstance(waiting.outcome(), errors.InvalidValue)
         assert coord.kv.get("/x") is None
 
     def test_cancel(self, coord):
@@ -244,9 +225,9 @@ class TestLatch:
         The waits of that object end with Cancelled.
         """
         latch = coord.latch("ready", 2)
-        waiting = Waiting(latch, timeout=30)
+        waiting = Call(latch.wait, timeout=30)
         wait_until(lambda: latch._calls._calls)
 
         latch.cancel()
 
-        assert isinstance(waiting.end(), errors.Cancelled)
+        assert isinstance(waiting.outcome(), errors.Cancelled)

@@ -7,8 +7,8 @@ import queue as standard
 import threading
 
 import pytest
-from contract.players import expire, wait_until
-from contract.queueing import Call, drain, stored, take
+from contract.players import Call, expire, wait_until
+from contract.queueing import drain, stored, take
 
 from coordkit import codecs, errors
 from coordkit.recipes.queue import producer, upkeep

@@ -6,8 +6,8 @@ import contextlib
 import threading
 
 import pytest
-from contract.players import wait_until
-from contract.queueing import Call, drain, stored
+from contract.players import Call, wait_until
+from contract.queueing import drain, stored
 
 import coordkit
 from coordkit import errors, kv
