@@ -73,7 +73,9 @@ class PermitsLine(waitlist.Line):
     def limit_of(self, found: typing.Iterable[kv.KeyValue]) -> int | None:
         """What the keys under `limit/` say; the least, if somebody's hand put several there."""
         said = (each.key[len(self.limits) :] for each in found)
-        return min((int(digits) for digits in said if digits.isdigit() and int(digits)), default=None)
+        # No more digits than Python turns into a number: a key may have any name.
+        numbers = (int(digits) for digits in said if digits.isdigit() and len(digits) <= 18)
+        return min(filter(None, numbers), default=None)
 
     def join_under(self, session: Session, deadline: Deadline, places: int) -> Ticket | None:
         """Take a place in line if this is the limit.

@@ -20,9 +20,13 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from coordkit import codecs, errors, keys, settings, waitlist
+from coordkit import codecs, errors, keys, settings, sharedline, vigil, waitlist
 from coordkit.deadline import NEVER
-from coordkit.etcd import watch
+from coordkit.etcd import kv, watch
+from coordkit.recipes import once as onces
+from coordkit.recipes import rounds
+from coordkit.recipes.topic import cursors, groups
+from coordkit.recipes.topic import names as topic_names
 from coordkit.wire import address, fields, grpc, http2, messages, sending
 from coordkit.wire import frames as framing
 
@@ -438,6 +442,62 @@ class TestStoredValues:
                 codec.decode(stored)
             except ValueError:
                 REFUSED[name] += 1
+
+
+# --- Values of recipes
+
+LAYOUT = rounds.Layout(b"/n/barrier/b/", b"", b"verdict")
+PERMITS = sharedline.PermitsLine.__new__(sharedline.PermitsLine)
+PERMITS.limits = b"/l/"
+
+
+def kept(key: bytes, value: bytes) -> kv.KeyValue:
+    return kv.KeyValue(key, value, 1, 1, 1, 0)
+
+
+#: By name: what reads a value back.  Each takes any bytes, or refuses them with a UsageError.
+READERS: dict[str, Any] = {
+    "once.Slot.decode": lambda stored: onces.Slot.decode("s", stored),
+    "rounds.Verdict.decode": rounds.Verdict.decode,
+    "rounds.Generation.of": lambda stored: rounds.Generation.of(
+        LAYOUT, vigil.View(1, {LAYOUT.generation_key: kept(LAYOUT.generation_key, stored)})
+    ),
+    "topic.names.parse_header": topic_names.parse_header,
+    "topic.names.parse_head": topic_names.parse_head,
+    "topic.names.parse_trimmed": topic_names.parse_trimmed,
+    "topic.cursors._parse": lambda stored: cursors._parse(stored, 1),
+    "topic.groups._parse": lambda stored: groups._parse(stored, b"k"),
+    "semaphore.limit_of": lambda stored: PERMITS.limit_of([kept(b"/l/" + stored, b"")]),
+}
+#: What begins as it should.
+nearly = st.one_of(
+    stored_values,
+    st.integers(0, 10**9).map(lambda number: b"%d" % number),
+    st.integers(1, 6000).map(lambda count: b"9" * count),
+    st.tuples(st.integers(0, 9), st.integers(1, 5000)).map(lambda pair: b"%d/%s" % (pair[0], b"1" * pair[1])),
+    st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda pair: b"%d %d" % pair),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(["passed", "broken", "positions", "owner", "state", "attempt", "session"]),
+            inner,
+            max_size=5,
+        ),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+)
+
+
+class TestRecipes:
+    @pytest.mark.parametrize("name", READERS)
+    @fuzz
+    @hypothesis.given(stored=nearly)
+    def test_whatever_is_found_in_a_key(self, name, stored):
+        """
+        Is taken, or refused as what none of us has put there.
+        """
+        usage(name, READERS[name], stored)
 
 
 # --- Watches

@@ -21,6 +21,13 @@ def cluster(mode: str, etcd_binary: str):
         yield cluster
 
 
+def must_agree(report: siege.Report) -> None:
+    """Servers that lose their consistency in a crash can be no witness; only those may that are known to."""
+    if not report.members_agree and report.version in ("3.5.0", "3.5.1", "3.5.2"):
+        pytest.xfail(f"the members of etcd {report.version} do not agree with each other any more")
+    assert report.members_agree
+
+
 @pytest.mark.timeout(120)
 def test_three_faults(cluster):
     """
@@ -29,6 +36,7 @@ def test_three_faults(cluster):
     report = siege.Siege(cluster, seed=3).run(faults=3)
 
     print(report.as_markdown())
+    must_agree(report)
     assert report.violations == {}
     assert sum(report.faults.values()) == 3
     assert json.loads(report.as_json())["operations"] == report.operations > 300
@@ -47,4 +55,5 @@ def test_forty_faults(cluster, seed, tmp_path):
     folder = pathlib.Path(os.environ.get("COORDKIT_SIEGE_REPORTS", tmp_path))
     (folder / f"siege-{seed}.json").write_text(report.as_json())
     (folder / f"siege-{seed}.md").write_text(report.as_markdown())
+    must_agree(report)
     assert report.violations == {}

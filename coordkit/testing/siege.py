@@ -8,6 +8,9 @@ The seed decides which faults come, and whom they hit.  What everybody was told 
 checkers; besides, no call may have taken longer than any caller's deadline, and no key may be left that
 nobody has any use for.
 
+In the end the members are asked for all keys, each alone.  Where they do not agree, etcd itself has lost its
+consistency, as 3.5.0 to 3.5.2 do in a crash, and whatever else was found says nothing of coordkit.
+
 Cost: some seconds a fault; two processes for each member of the cluster.
 """
 
@@ -29,7 +32,7 @@ from collections.abc import Callable
 
 import attrs
 
-from coordkit import coordinator, errors
+from coordkit import coordinator, deadline, errors
 from coordkit.testing import cluster as clusters
 from coordkit.testing import direct, faults, history, plays, proxy, trial
 from coordkit.testing.history import Result
@@ -42,7 +45,10 @@ PLAYS = tuple(name for name in plays.names() if name not in ("session", "crowd")
 MEMBERS = 4  # of each play
 CALM_S = 1.5  # between two faults
 LONGEST_S = 45.0  # no call has a deadline later than that
+SHOWN = 10  # violations of a play, to people
+SETTLE_S = 10.0  # how long a member may be behind the others when nothing happens any more
 ALARM = "/etcdserverpb.Maintenance/Alarm"
+RANGE = "/etcdserverpb.KV/Range"
 
 
 @attrs.frozen
@@ -59,6 +65,8 @@ class Report:
     outcomes: dict[str, dict[str, int]]
     #: By play: what is wrong.
     violations: dict[str, list[str]]
+    #: Whether all members had the same keys in the end, at the same revisions.
+    members_agree: bool
 
     @property
     def operations(self) -> int:
@@ -82,7 +90,10 @@ class Report:
         for play, told in sorted(self.outcomes.items()):
             counts = [f"{told.get(result.value, 0):,}" for result in (Result.OK, Result.FAIL, Result.UNKNOWN)]
             lines.append(f"| {play} | {' | '.join(counts)} | {len(self.violations.get(play, []))} |")
-        wrong = [f"- {play}: {why}" for play, all_of in self.violations.items() for why in all_of]
+        if not self.members_agree:
+            lines += ["", "**The members do not agree with each other**: it is etcd that failed."]
+        shown = [(play, why) for play, all_of in self.violations.items() for why in all_of[:SHOWN]]
+        wrong = [f"- {play}: {why}" for play, why in shown]
         return "\n".join([*lines, *([""] if wrong else []), *wrong]) + "\n"
 
 
@@ -176,6 +187,7 @@ class Siege:
                     self._strike(self._chance.choice(list(FAULTS)))
                 time.sleep(CALM_S)
                 self._end()
+                agree = agreed(self._cluster)
                 told = {camp.name: camp.judge() for camp in self._camps}
             finally:
                 for each in self._proxies:
@@ -188,6 +200,7 @@ class Siege:
             faults=dict(self._counts),
             outcomes={name: outcomes for name, (outcomes, _) in told.items()},
             violations={name: wrong for name, (_, wrong) in told.items() if wrong},
+            members_agree=agree,
         )
 
     def _end(self) -> None:
@@ -285,6 +298,20 @@ FAULTS: dict[str, Callable[[Siege], None]] = {
     "connections reset": Siege.reset_connections,
     "replies swallowed": Siege.swallow_replies,
 }
+
+
+def agreed(on: clusters.EtcdCluster) -> bool:
+    """Whether all members have the same keys at the same revisions, once all is calm."""
+    limit = deadline.Deadline.after(SETTLE_S)
+    everything = messages.RangeRequest(key=b"\0", range_end=b"\0", serializable=True)
+    while True:
+        seen = set()
+        for member in on.members:
+            found = direct.ask(member, RANGE, everything, messages.RangeResponse)
+            seen.add(tuple((each.key, each.create_revision, each.mod_revision) for each in found.kvs))
+        if len(seen) == 1 or limit.expired:
+            return len(seen) == 1
+        time.sleep(0.2)
 
 
 def main(arguments: list[str]) -> int:

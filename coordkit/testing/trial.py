@@ -124,13 +124,15 @@ def left_behind(coord: coordkit.Coordinator, namespace: str, play: plays.Play) -
     pause = threading.Event()
     while True:
         kept = ("/session/", *play.PERSISTENT)
-        left = [
-            each.key.decode(errors="replace")
-            for each in coord.kv.range(f"/{namespace}/")
-            if not any(part.encode() in each.key for part in kept)
-        ]
+        found = coord.kv.range(f"/{namespace}/")
+        left = [each for each in found if not any(part.encode() in each.key for part in kept)]
         if not left or time.monotonic() > end_s:
-            return [f"left behind: {key}" for key in left[:3]]
+            alive = {each.lease for each in found if b"/session/" in each.key}
+            words = {True: "whose session lives", False: "of no session"}
+            return [
+                f"left behind: {each.key.decode(errors='replace')}, {words[each.lease in alive]}"
+                for each in left[:3]
+            ]
         pause.wait(0.1)
 
 
