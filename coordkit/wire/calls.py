@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import typing
 
-from coordkit.wire import grpc, rota, sending
+from coordkit.wire import grpc, rota
 
 
 class Host(typing.Protocol):
@@ -16,8 +17,8 @@ class Host(typing.Protocol):
     def deliver(self, callback: typing.Callable[[typing.Any], None], argument: object) -> None:
         """Have a callback called soon, after those before it."""
 
-    #: Whether a waiting caller was served since this was last looked at.
-    served: bool
+    #: Whose calls have ended, and who are to be woken (`rota.Rota.served`).
+    served: collections.deque[rota.Waiter]
 
     def send(self, call: Call, body: bytes, end: bool = False) -> None:
         """Queue more of the request."""
@@ -27,18 +28,14 @@ class Host(typing.Protocol):
 
 
 class Call(grpc.Exchange):
-    """One call: an exchange and its stream."""
-
-    __slots__ = ("block", "body", "end", "host", "method", "stream")
+    """One call: an exchange, and what it sends."""
 
     def __init__(self, host: Host, method: str, block: bytes, body: bytes, end: bool) -> None:
-        super().__init__()
         self.host = host
         self.method = method
         self.block = block
         self.body = body
         self.end = end
-        self.stream = sending.Stream(self)
 
     def give_up(self) -> None:
         """See `grpc.Exchange`."""
@@ -48,11 +45,8 @@ class Call(grpc.Exchange):
 class Unary(Call, rota.Waiter):
     """A call with one request and one reply, and the thread that waits for it."""
 
-    def __init__(self, host: Host, method: str, block: bytes, body: bytes) -> None:
-        Call.__init__(self, host, method, block, body, True)
-        rota.Waiter.__init__(self)
-        self.reply: bytes | None = None
-        self.status = grpc.OK
+    reply: bytes | None = None
+    status = grpc.OK
 
     def on_message(self, message: bytes) -> None:
         """See `grpc.Exchange`."""
@@ -66,15 +60,12 @@ class Unary(Call, rota.Waiter):
             status = grpc.Status(grpc.Code.INTERNAL, "the server said OK without a reply")
         self.status = status
         self.done = True
-        self.host.served = True
         if self.leads is None:
-            self.post()
+            self.host.served.append(self)
 
 
 class Stream(Call):
     """A call with any number of messages either way."""
-
-    __slots__ = ("_cancelled", "_on_end", "_on_message")
 
     def __init__(
         self,

@@ -26,6 +26,7 @@ ANSWER_S = 0.1  # how long the answer to a ping may wait; whoever pings for a si
 LAST_LOOKS = 20  # how often an expired call looks for a reply that has arrived
 LAST_LOOK_S = 0.01  # how long each look waits for another reader
 MOST_HEADS = 200
+TOGETHER = 16  # how many requests, at most, wait for those that are about to be made
 
 Waiter = rota.Waiter
 
@@ -44,8 +45,6 @@ class Statistics:
 
 class Stream(calls.Stream):
     """A call with any number of messages either way, made by `Channel.stream`."""
-
-    __slots__ = ("channel",)
 
     def __init__(
         self,
@@ -83,8 +82,8 @@ class Channel:
             writer = sock.dup()  # with a timeout of its own
             writer.setblocking(False)
         self._outbox = outbox.Outbox(writer, connection, self._board.mutex, self.close, self._release, shield)
-        self._board.attach(self._outbox, self.close)
         self._rota = rota.Rota(self._inbox.interrupt, self._board.expects, native)
+        self._board.attach(self._outbox, self.close, self._rota.served)
         self.watchdog = watchdog.Watchdog(time.monotonic())
         self._standby_started = False
         self._gathering = False  # the reader sends presently what is queued now
@@ -155,7 +154,7 @@ class Channel:
         block = self._head(method, metadata)
         if deadline is not NEVER:
             block += grpc.timeout_field(deadline.remaining())
-        call = calls.Unary(self._board, method, block, grpc.frame(request))
+        call = calls.Unary(self._board, method, block, grpc.frame(request), True)
         started_s = time.monotonic()
         try:
             if not deadline.expired:
@@ -253,8 +252,9 @@ class Channel:
             if not self._connection.open_streams:
                 self.watchdog.asked(now_s)
         self._board.start(call)
-        if not self._gathering:
-            self._outbox.flush()
+        if self._gathering or (self._board.served and self._connection.pieces < TOGETHER):
+            return  # others are about to send, too
+        self._outbox.flush()
 
     def _notice_the_end(self) -> None:
         """Nobody read for a while: learn of a close or GOAWAY before a request is risked on it."""
@@ -304,6 +304,8 @@ class Channel:
         self._rota.leave(waiter)
         if self._board.closed is not None:
             self._release()
+        elif self._connection.has_output and not (self._board.served or self._gathering):
+            self._outbox.flush()  # we are the last who was woken: what the others have left to us
 
     def _read_until(self, waiter: rota.Waiter, deadline: Deadline) -> None:
         while not waiter.done and self._board.closed is None:
@@ -344,6 +346,10 @@ class Channel:
         finally:
             if source.torn:  # Ctrl-C came between the kernel and our state: what was read is lost
                 self.close("interrupted while reading")
+        if self._board.served:
+            self._rota.wake_served()
+            if not self._rota.callers_read:
+                self._gather()
         self._board.run_callbacks()
         if over is not None:
             self.close(over)
@@ -351,10 +357,6 @@ class Channel:
             self._watch_silence()
 
     def _before_reading(self, deadline: Deadline) -> float:
-        if self._board.served:
-            self._board.served = False
-            if not self._rota.callers_read:
-                self._gather()
         connection = self._connection
         now_s = time.monotonic()
         wait_s = self.watchdog.patience_s(now_s, connection.open_streams)

@@ -7,6 +7,7 @@ Source: the gRPC project's PROTOCOL-HTTP2 document.  `Exchange` is one call's re
 from __future__ import annotations
 
 import enum
+import functools
 import math
 import struct
 import urllib.parse
@@ -14,7 +15,7 @@ import urllib.parse
 import attrs
 
 from coordkit import errors
-from coordkit.wire import fields, frames
+from coordkit.wire import fields, frames, sending
 
 LARGEST_MESSAGE = 256 * 2**20
 
@@ -116,8 +117,12 @@ def timeout_field(seconds: float) -> bytes:
     """The grpc-timeout header for so many seconds; nothing for infinity."""
     if seconds == math.inf:
         return b""
-    millis = max(1, math.ceil(seconds * 1000))
-    value = b"%dm" % millis if millis < 10**8 else b"%dS" % min(math.ceil(seconds), 10**8 - 1)
+    return _timeout_field(max(1, math.ceil(seconds * 1000)))
+
+
+@functools.lru_cache(maxsize=256)  # most calls have the same timeout, and have just begun
+def _timeout_field(millis: int) -> bytes:
+    value = b"%dm" % millis if millis < 10**8 else b"%dS" % min(-(-millis // 1000), 10**8 - 1)
     return b"\x00\x0cgrpc-timeout" + bytes((len(value),)) + value
 
 
@@ -142,15 +147,12 @@ def _text(octets: bytes) -> bytes:
     return bytes([*head, size]) + octets
 
 
-class Exchange:
-    """The response half of one call.  Every exchange ends with exactly one `finished`."""
+class Exchange(sending.Stream):
+    """One call's stream, and what its response means.  Every exchange ends with exactly one `finished`."""
 
-    __slots__ = ("_buffer", "_ended", "_headed")
-
-    def __init__(self) -> None:
-        self._buffer: bytearray | None = None  # a message of which a part has come
-        self._headed = False
-        self._ended = False
+    _buffer: bytearray | None = None  # a message of which a part has come
+    _headed = False
+    _ended = False
 
     def on_message(self, message: bytes) -> None:
         """A whole message came."""

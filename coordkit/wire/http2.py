@@ -1,4 +1,4 @@
-"""The client half of HTTP/2 (RFC 9113), sans-IO: bytes in, calls on sinks out; no socket, clock or thread.
+"""The client half of HTTP/2 (RFC 9113), sans-IO: bytes in, calls on streams out; no socket, clock or thread.
 
 The caller serializes access.  What a peer sends wrongly raises `ProtocolError` with a GOAWAY queued; the
 connection is then over.
@@ -115,7 +115,7 @@ class Connection(sending.SendingHalf):
             return 0
         self._receive_window = window
         del self._streams[stream_id]
-        stream.sink.on_response(head, data[end + 9 : last], trailers)
+        stream.on_response(head, data[end + 9 : last], trailers)
         return stop
 
     def _take_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
@@ -159,7 +159,7 @@ class Connection(sending.SendingHalf):
             stream.receive_window = sending.STREAM_WINDOW
         if end:
             self._end(stream)
-        stream.sink.on_data(payload, end)
+        stream.on_data(payload, end)
 
     def _end(self, stream: sending.Stream) -> None:
         """The response is complete; whatever we still had to say is moot."""
@@ -200,7 +200,7 @@ class Connection(sending.SendingHalf):
             return
         if end:
             self._end(stream)
-        stream.sink.on_headers(headers, end)
+        stream.on_headers(headers, end)
 
     def _on_priority(self, flags: int, stream_id: int, payload: bytes) -> None:
         """Deprecated by RFC 9113; only its length matters."""
@@ -216,7 +216,7 @@ class Connection(sending.SendingHalf):
         self._stream(stream_id, "RST_STREAM")
         stream = self._forget(stream_id)
         if stream is not None:
-            stream.sink.on_reset(U32.unpack(payload)[0])
+            stream.on_reset(U32.unpack(payload)[0])
 
     def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if stream_id:
@@ -255,7 +255,7 @@ class Connection(sending.SendingHalf):
         for later in [number for number in self._streams if number > last_id]:
             stream = self._forget(later)
             assert stream is not None
-            stream.sink.on_reset(ErrorCode.REFUSED_STREAM)
+            stream.on_reset(ErrorCode.REFUSED_STREAM)
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> None:
         if len(payload) != 4:

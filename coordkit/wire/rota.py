@@ -13,6 +13,7 @@ follows: an heir is posted before it is named.
 
 from __future__ import annotations
 
+import collections
 import threading
 import typing
 
@@ -22,10 +23,10 @@ LINGER_S = 0.02  # how long the standby leaves the socket to the next caller
 class Waiter:
     """What one thread or greenlet waits for.  `wake` may come from any other one."""
 
-    def __init__(self) -> None:
-        self.done = False
-        self.leads: Rota | None = None  # what its thread reads, or is about to
-        self._token: threading.Lock | None = None  # made by who parks, before it looks at `done` once more
+    done = False
+    leads: Rota | None = None  # what its thread reads, or is about to
+    is_link = True  # whoever is behind it may wait for it to wake up
+    _token: threading.Lock | None = None  # made by who parks, before it looks at `done` once more
 
     def wake(self) -> None:
         """End the wait, now or when it begins."""
@@ -72,9 +73,11 @@ class Rota:
         self.standby = Waiter()
         self.standby.arm()
         self._expects = expects  # whether the peer may say something that concerns us
+        self.served: collections.deque[Waiter] = collections.deque()  # whose calls have ended, to be woken
         self._lock = threading.Lock()
         self._leader: Waiter | None = None if callers_read else self.standby
         self._parked: dict[Waiter, None] = {}  # in the order of their arrival
+        self._main = threading.main_thread().ident  # there a signal's handler may run on and on
         self._turns = 0  # how often the role became free
         self._turns_seen = 0  # by the standby
         self._standby_sleeps = False
@@ -101,6 +104,7 @@ class Rota:
             if self._leader is waiter:
                 return True
             waiter.arm()  # before anybody can make it the heir
+            waiter.is_link = threading.get_ident() != self._main
             self._parked[waiter] = None
             return False
 
@@ -111,6 +115,8 @@ class Rota:
                 self._pass_on()
             self._parked.pop(waiter, None)
             waiter.leads = None
+            if self.served:
+                self._wake_next()
 
     def post_all(self) -> None:
         """Let everybody look again."""
@@ -122,6 +128,26 @@ class Rota:
         """In a forked child: who held the lock may be gone; who waits shall look again."""
         self._lock = threading.Lock()
         self.post_all()
+
+    def wake_served(self) -> None:
+        """Wake those whose calls have ended: greenlets all, threads one by one."""
+        with self._lock:
+            self._wake_next()
+
+    def _wake_next(self) -> None:
+        """Wake the next who was served; it wakes the one behind it when it leaves.  Under the lock.
+
+        Threads that all wake at once have to wait for the interpreter, and for each other's sends.
+        """
+        served = self.served
+        while served:
+            waiter = served[0]
+            if waiter in self._parked:
+                waiter.post()
+                if self.callers_read and waiter.is_link:
+                    served.popleft()
+                    return
+            served.popleft()
 
     def _pass_on(self) -> None:
         """Give the role away.  Under the lock."""

@@ -9,7 +9,6 @@ where that cannot be, `torn` tells of a change that was interrupted.
 from __future__ import annotations
 
 import collections
-import typing
 
 from coordkit.wire import fields, frames
 from coordkit.wire.frames import (
@@ -28,36 +27,36 @@ MOST_PINGS_OWED = 16
 MOST_REPLIES_QUEUED = 1_000  # control frames that we owe the peer and cannot send
 
 
-class Sink(typing.Protocol):
-    """Where a stream's events go.  Called in order, within `receive`; must not block."""
+class Stream:
+    """One request and its response, as far as framing is concerned; whose they are is a subclass's affair.
+
+    Its events come in order, within `receive`, and must not block.  It begins with the class's attributes:
+    one is made for each call, and most of them are never set.
+    """
+
+    id = 0  # until it is opened
+    send_window = 0
+    receive_window = STREAM_WINDOW
+    #: What waits for the peer's window: (bytes, whether the request ends with them).
+    pending: collections.deque[tuple[memoryview, bool]] | None = None
+    #: Output offset behind our END_STREAM; None while it is not queued: the peer cannot have all of it.
+    end_offset: int | None = None
 
     def on_headers(self, headers: fields.Headers, end: bool) -> None:
         """A whole header block: the response's head, or its trailers.  Shared: do not change it."""
+        raise NotImplementedError
 
     def on_data(self, data: bytes, end: bool) -> None:
         """Body bytes, padding removed."""
+        raise NotImplementedError
 
     def on_response(self, head: fields.Headers, body: bytes, trailers: fields.Headers) -> None:
         """All three at once; the same as `on_headers`, `on_data`, `on_headers`."""
+        raise NotImplementedError
 
     def on_reset(self, code: int) -> None:
         """The stream ended early.  REFUSED_STREAM: the peer certainly did nothing with it."""
-
-
-class Stream:
-    """One request and its response, as far as framing is concerned."""
-
-    __slots__ = ("end_offset", "id", "pending", "receive_window", "send_window", "sink")
-
-    def __init__(self, sink: Sink) -> None:
-        self.id = 0  # until it is opened
-        self.sink = sink
-        self.send_window = 0
-        self.receive_window = STREAM_WINDOW
-        #: What waits for the peer's window: (bytes, whether the request ends with them).
-        self.pending: collections.deque[tuple[memoryview, bool]] = collections.deque()
-        #: Output offset behind our END_STREAM; None while it is not queued: the peer cannot have all of it.
-        self.end_offset: int | None = None
+        raise NotImplementedError
 
 
 class SendingHalf:
@@ -141,13 +140,15 @@ class SendingHalf:
         if stream.pending and stream.pending[-1][1]:
             return
         self.torn = True
+        if stream.pending is None:
+            stream.pending = collections.deque()
         stream.pending.append((memoryview(body), end))
         self._blocked[stream.id] = stream
         self._unblock()
         self.torn = False
 
     def reset(self, stream: Stream, code: ErrorCode = ErrorCode.CANCEL) -> None:
-        """Abandon a stream.  Its sink hears nothing more."""
+        """Abandon a stream.  It hears nothing more."""
         if self._forget(stream.id):
             self._queue(frames.pack(frames.RST_STREAM, 0, stream.id, U32.pack(code)))
 
@@ -171,6 +172,11 @@ class SendingHalf:
     def has_output(self) -> bool:
         """Whether anything is queued."""
         return bool(self._output)
+
+    @property
+    def pieces(self) -> int:
+        """How many requests and other frames are queued."""
+        return len(self._output)
 
     def _queue(self, piece: bytes) -> None:
         self._output.append(piece)
@@ -198,6 +204,7 @@ class SendingHalf:
                 progress |= self._send_one(stream)
 
     def _send_one(self, stream: Stream) -> bool:
+        assert stream.pending
         body, end = stream.pending[0]
         room = self._room(stream)
         if body and room <= 0:

@@ -11,7 +11,7 @@ import threading
 import typing
 
 from coordkit import errors
-from coordkit.wire import calls, frames, grpc, http2, outbox
+from coordkit.wire import calls, frames, grpc, http2, outbox, rota
 
 
 class Switchboard:
@@ -21,7 +21,6 @@ class Switchboard:
         self.mutex = threading.Lock()
         self.closed: str | None = None  # why, once it is
         self.started = 0
-        self.served = False
         self._peer = peer
         self._connection = connection
         self._queued: collections.deque[calls.Call] = collections.deque()  # for MAX_CONCURRENT_STREAMS
@@ -29,11 +28,15 @@ class Switchboard:
         self._caller: int | None = None  # the thread that is running callbacks
         self._outbox: outbox.Outbox
         self._close: typing.Callable[[str], None]
+        self.served: collections.deque[rota.Waiter]
 
-    def attach(self, out: outbox.Outbox, close: typing.Callable[[str], None]) -> None:
-        """Where the bytes go, and how to end the connection; both need our mutex to begin with."""
+    def attach(
+        self, out: outbox.Outbox, close: typing.Callable[[str], None], served: collections.deque[rota.Waiter]
+    ) -> None:
+        """Where the bytes go, how to end the connection, and where to note who is to be woken."""
         self._outbox = out
         self._close = close
+        self.served = served
 
     def expects(self) -> bool:
         """Whether a reply, a message or leave to open a stream may come."""
@@ -58,7 +61,7 @@ class Switchboard:
                 raise grpc.CallFailed(call.method, self._refusal())
             self.started += 1
             if not self._queued and connection.can_open:
-                connection.open(call.stream, call.block, call.body, call.end)
+                connection.open(call, call.block, call.body, call.end)
             else:
                 self._queued.append(call)
 
@@ -67,8 +70,8 @@ class Switchboard:
         if self.closed is not None:
             return
         with self.mutex:
-            if call.stream.id:
-                self._connection.send(call.stream, body, end)
+            if call.id:
+                self._connection.send(call, body, end)
             elif not call.end:
                 call.body += body
                 call.end = end
@@ -79,7 +82,7 @@ class Switchboard:
         if self.closed is not None:
             return  # also in a forked child, where the mutex may be held for ever
         with self.mutex:
-            self._connection.reset(call.stream)
+            self._connection.reset(call)
             if call in self._queued:
                 self._queued.remove(call)
             self._admit()
@@ -104,7 +107,7 @@ class Switchboard:
 
         A request whose last byte did not leave this process cannot have been applied.
         """
-        end = call.stream.end_offset
+        end = call.end_offset
         sent = end is not None and self._outbox.may_have_left(end)
         return errors.Outcome.UNKNOWN if sent else errors.Outcome.NONE
 
@@ -126,7 +129,7 @@ class Switchboard:
 
     def give_up(self, call: calls.Call) -> None:
         """Reset the call's stream.  Under the mutex, within `receive`."""
-        self._connection.reset(call.stream)
+        self._connection.reset(call)
 
     def deliver(self, callback: typing.Callable[[typing.Any], None], argument: object) -> None:
         """Have a callback run soon, after those before it."""
@@ -182,7 +185,7 @@ class Switchboard:
                 return False
             self.closed = reason
             for stream in self._connection.abandon_all():
-                call = typing.cast(calls.Call, stream.sink)
+                call = typing.cast(calls.Call, stream)
                 message = f"{self._peer}: {reason}"
                 call.finish(grpc.Status(grpc.Code.UNAVAILABLE, message, outcome=self.outcome(call)))
             self._refuse_queued()
@@ -210,8 +213,8 @@ class Switchboard:
         """Open queued calls as far as MAX_CONCURRENT_STREAMS goes.  Under the mutex."""
         while self._queued and self._connection.can_open:
             call = self._queued[0]
-            if not call.stream.id:  # else Ctrl-C came between these two
-                self._connection.open(call.stream, call.block, call.body, call.end)
+            if not call.id:  # else Ctrl-C came between these two
+                self._connection.open(call, call.block, call.body, call.end)
             self._queued.popleft()
 
     def _refuse_queued(self) -> None:

@@ -30,8 +30,8 @@ def u32(*numbers: int) -> bytes:
     return struct.pack(f">{len(numbers)}L", *numbers)
 
 
-class Log:
-    """A sink that remembers: ("headers", {...}, end), ("data", bytes, end), ("reset", code)."""
+class Log(sending.Stream):
+    """A stream that remembers: ("headers", {...}, end), ("data", bytes, end), ("reset", code)."""
 
     def __init__(self) -> None:
         self.events: list[tuple] = []
@@ -60,9 +60,9 @@ class Log:
 
 def request(
     connection: http2.Connection, body: bytes = b"", end: bool = True, block: bytes = REQUEST
-) -> sending.Stream:
-    """Open a stream with a `Log` at its end."""
-    stream = sending.Stream(Log())
+) -> Log:
+    """Open a stream that remembers."""
+    stream = Log()
     connection.open(stream, block, body, end)
     return stream
 

@@ -77,6 +77,25 @@ class TestWaiters:
         server.requests[0].reply(b"reply")
         assert caller.result() == b"reply"
 
+    def test_the_last_who_is_woken_sends_what_others_queued(self, peer, opened, eventually, natively):
+        """
+        While callers are being woken one by one, requests wait to travel together; not for ever.
+        """
+        server = peer(echo)
+        channel = opened(server.channel())
+        leader, last = channels.Waiter(), channels.Waiter()
+        for waiter in (leader, last):
+            threading.Thread(target=channel.wait, args=(waiter, NEVER), daemon=True).start()
+            eventually(lambda: waiter in channel._rota._parked or channel._rota._leader is waiter)  # noqa: B023
+        channel._rota.served.append(last)  # as if its reply had come, and it was about to wake
+        caller = Caller(channel, b"together")
+        eventually(lambda: len(channel._rota._parked) == 2)
+        assert not server.requests
+
+        last.wake()
+
+        assert caller.result() == b"together"
+
     def test_a_wake_that_came_before_is_seen(self, peer, opened):
         """
         Nothing is waited for.

@@ -266,13 +266,13 @@ class TestRequests:
 
         resets = of(pair.events, h2.events.StreamReset)
         assert [reset.error_code for reset in resets] == [h2.errors.ErrorCodes.CANCEL]
-        assert stream.sink.events == []
+        assert stream.events == []
 
     def test_a_stream_that_was_never_opened_is_reset_silently(self, pair):
         """
         The server has not heard of it, and RST_STREAM on an idle stream would end the connection.
         """
-        pair.client.reset(sending.Stream(machines.Log()))
+        pair.client.reset(machines.Log())
 
         assert not pair.client.has_output
 
@@ -306,7 +306,7 @@ class TestResponses:
         pair.server.send_headers(1, [("grpc-status", "0")], end_stream=True)
         pair.shuttle()
 
-        assert stream.sink.events == [
+        assert stream.events == [
             ("headers", {b":status": b"200", b"content-type": b"application/grpc"}, False),
             ("data", b"one", False),
             ("data", b"two", False),
@@ -319,6 +319,7 @@ class TestResponses:
         Padding is no content; yet it uses up the windows, and is credited like content.
         """
         monkeypatch.setattr(sending, "STREAM_WINDOW", 4_000)
+        monkeypatch.setattr(sending.Stream, "receive_window", 4_000)
         pair = Machines()
         stream = pair.request(b"")
         pair.server.send_headers(1, OK_HEAD)
@@ -327,7 +328,7 @@ class TestResponses:
             pair.server.send_data(1, b"content", pad_length=248)
             pair.shuttle()
 
-        assert stream.sink.body == b"content" * 100
+        assert stream.body == b"content" * 100
 
     def test_padded_headers_with_a_priority(self, client):
         """
@@ -339,7 +340,7 @@ class TestResponses:
 
         client.receive(frames.pack(frames.HEADERS, flags, stream.id, payload))
 
-        assert stream.sink.events == [("headers", {b":status": b"200"}, False)]
+        assert stream.events == [("headers", {b":status": b"200"}, False)]
 
     def test_a_header_block_in_many_frames(self, pair):
         """
@@ -350,7 +351,7 @@ class TestResponses:
         pair.server.send_headers(1, [*OK_HEAD, ("long", "l" * 40_000)], end_stream=True)
         pair.shuttle()
 
-        ((kind, headers, end),) = stream.sink.events
+        ((kind, headers, end),) = stream.events
         assert (kind, headers[b"long"], end) == ("headers", b"l" * 40_000, True)
 
     @pytest.mark.parametrize(
@@ -378,7 +379,7 @@ class TestResponses:
         client.receive(frames.pack(frames.DATA, frames.END_STREAM, stream.id, b"data"))
         client.receive(frame)
 
-        assert [event[0] for event in stream.sink.events] == ["headers", "data"]
+        assert [event[0] for event in stream.events] == ["headers", "data"]
 
     def test_pings_are_answered_and_counted(self, pair):
         """
@@ -405,13 +406,13 @@ class TestResponses:
         to_client = pair.server.data_to_send()
         pair.client.receive(to_client)
 
-        assert second.sink.events == [("reset", frames.ErrorCode.REFUSED_STREAM)]
-        assert first.sink.events == []
+        assert second.events == [("reset", frames.ErrorCode.REFUSED_STREAM)]
+        assert first.events == []
         assert pair.client.goaway == (1, 0, "be seeing you")
         assert pair.client.exhausted
         assert not pair.client.can_open
         pair.client.receive(frames.pack(frames.HEADERS, 0x5, 1, HEAD_BLOCK))
-        assert first.sink.events == [("headers", {b":status": b"200"}, True)]
+        assert first.events == [("headers", {b":status": b"200"}, True)]
 
     def test_two_goaways_narrow_down(self, client):
         """
@@ -423,8 +424,8 @@ class TestResponses:
         assert client.open_streams == 2
         client.receive(frames.pack(frames.GOAWAY, 0, 0, u32(first.id, 0)))
 
-        assert first.sink.events == []
-        assert second.sink.events == [("reset", frames.ErrorCode.REFUSED_STREAM)]
+        assert first.events == []
+        assert second.events == [("reset", frames.ErrorCode.REFUSED_STREAM)]
 
     @pytest.mark.parametrize("code", [0, 1, 7, 8, 11, 13, 14, 0xFFFFFFFF])
     def test_a_reset_tells_its_code(self, client, code):
@@ -436,7 +437,7 @@ class TestResponses:
         for _ in range(2):
             client.receive(frames.pack(frames.RST_STREAM, 0, stream.id, u32(code)))
 
-        assert stream.sink.events == [("reset", code)]
+        assert stream.events == [("reset", code)]
 
     def test_bytes_of_abandoned_streams_are_credited(self, monkeypatch):
         """
@@ -444,6 +445,7 @@ class TestResponses:
         """
         monkeypatch.setattr(http2, "CONNECTION_WINDOW", 100_000)
         monkeypatch.setattr(sending, "STREAM_WINDOW", 80_000)
+        monkeypatch.setattr(sending.Stream, "receive_window", 80_000)
         pair = Machines()
         for _ in range(5):
             stream = pair.request(b"")
@@ -456,7 +458,7 @@ class TestResponses:
             pair.client.receive(on_its_way)
             pair.shuttle()
 
-            assert stream.sink.events == []
+            assert stream.events == []
         assert pair.server.outbound_flow_control_window > 50_000
 
     def test_a_header_table_of_size_zero_is_respected(self, pair):
@@ -470,7 +472,7 @@ class TestResponses:
             to_client = pair.server.data_to_send()
             blocks.append(machines.split_frames(to_client)[0][3])
             pair.client.receive(to_client)
-            assert stream.sink.events[0][1][b"x-etcd"] == b"v"
+            assert stream.events[0][1][b"x-etcd"] == b"v"
 
         assert blocks[1] == blocks[2]
 
@@ -482,7 +484,7 @@ class TestResponses:
             stream = pair.request(b"")
             pair.server.send_headers(stream.id, [*OK_HEAD, ("number", str(number))], end_stream=True)
             pair.shuttle()
-            assert stream.sink.events[0][1][b"number"] == str(number).encode()
+            assert stream.events[0][1][b"number"] == str(number).encode()
 
     def test_a_usual_response_is_taken_in_one_step(self, client):
         """
@@ -491,7 +493,7 @@ class TestResponses:
         machines_say = b"".join(usual_response(1))
         first = machines.request(client)
         client.receive(machines_say)
-        expected = first.sink.events
+        expected = first.events
 
         wholes = 0
         for cut in range(len(machines_say)):
@@ -499,10 +501,10 @@ class TestResponses:
             octets = b"".join(usual_response(stream.id))
             client.receive(octets[:cut])
             client.receive(octets[cut:])
-            assert stream.sink.events == expected, f"cut at {cut}"
-            wholes += stream.sink.wholes
+            assert stream.events == expected, f"cut at {cut}"
+            wholes += stream.wholes
 
-        assert first.sink.wholes == 0
+        assert first.wholes == 0
         assert wholes > 0
         assert client.open_streams == 0
 
@@ -533,9 +535,9 @@ class TestResponses:
         for frame in sent:
             separately.receive(frame)
 
-        assert one.sink.events == ones.sink.events
-        assert other.sink.events == others.sink.events
-        assert one.sink.wholes == other.sink.wholes == 0
+        assert one.events == ones.events
+        assert other.events == others.events
+        assert one.wholes == other.wholes == 0
         assert client.open_streams == separately.open_streams
 
     def test_a_response_before_the_end_of_a_request_is_not_usual(self, client):
@@ -548,7 +550,7 @@ class TestResponses:
 
         client.receive(b"".join(usual_response(stream.id)))
 
-        assert stream.sink.wholes == 0
+        assert stream.wholes == 0
         assert [kind for kind, *_ in machines.split_frames(machines.output(client))] == [frames.RST_STREAM]
 
     def test_usual_responses_use_up_the_connections_window(self, monkeypatch):
@@ -568,7 +570,7 @@ class TestResponses:
                 if kind == frames.WINDOW_UPDATE and not stream_id:
                     credit += int.from_bytes(payload, "big")
             assert 10_000 <= credit <= 70_000
-            assert stream.sink.body == b"x" * 10_000
+            assert stream.body == b"x" * 10_000
 
     def test_data_in_one_piece_or_byte_by_byte(self, client):
         """
@@ -584,8 +586,8 @@ class TestResponses:
             for at in range(0, len(octets), step):
                 client.receive(octets[at : at + step])
 
-        assert whole.sink.events == cut.sink.events
-        assert len(whole.sink.events) == 3
+        assert whole.events == cut.events
+        assert len(whole.events) == 3
 
 
 def usual_response(stream_id: int, data: bytes = b"data") -> tuple[bytes, bytes, bytes]:
@@ -708,6 +710,7 @@ class TestErrors:
         A peer that ignores a stream's window is cut off before its data fills our memory.
         """
         monkeypatch.setattr(sending, "STREAM_WINDOW", 1_000)
+        monkeypatch.setattr(sending.Stream, "receive_window", 1_000)
         client = http2.Connection()
         client.receive(SETTINGS)
         stream = machines.request(client)
@@ -717,7 +720,7 @@ class TestErrors:
             client.receive(frames.pack(frames.DATA, frames.PADDED if padded else 0, stream.id, payload))
 
         assert caught.value.code == FLOW
-        assert stream.sink.events == []
+        assert stream.events == []
 
     def test_more_data_than_the_connection_was_given(self, monkeypatch):
         """

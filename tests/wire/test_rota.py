@@ -181,6 +181,80 @@ class TestWaking:
         assert waiter.done
 
 
+class TestServed:
+    """Callers whose replies came in one batch."""
+
+    @pytest.fixture
+    def served(self, threads) -> list[rota.Waiter]:
+        """Three, parked behind a leader, as a thread beside the main one would be."""
+        leader, *parked = waiters(4)
+        for waiter in (leader, *parked):
+            threads.rota.line_up(waiter)
+        for waiter in parked:
+            waiter.is_link = True
+            waiter.done = True
+            threads.rota.served.append(waiter)
+        return parked
+
+    def test_they_wake_one_after_the_other(self, threads, served):
+        """
+        All at once they would wait for the interpreter, and for each other's sends.
+        """
+        threads.rota.wake_served()
+
+        assert [posted(waiter) for waiter in served] == [True, False, False]
+
+        threads.rota.leave(served[0])
+
+        assert [posted(waiter) for waiter in served] == [False, True, False]
+
+    def test_who_has_left_wakes_nobody_and_is_passed_over(self, threads, served):
+        """
+        Its deadline ran out meanwhile: the one behind it must not wait for it.
+        """
+        threads.rota.leave(served[1])  # which wakes the first
+        assert posted(served[0])
+
+        threads.rota.leave(served[0])
+
+        assert [posted(waiter) for waiter in served] == [False, False, True]
+
+    def test_nobody_waits_for_the_main_thread(self, threads, served):
+        """
+        It may be in a signal's handler for ever.
+        """
+        served[0].is_link = False
+
+        threads.rota.wake_served()
+
+        assert [posted(waiter) for waiter in served] == [True, True, False]
+
+    def test_the_main_thread_knows_itself(self, threads):
+        """
+        Who lines up here is no link.
+        """
+        leader, follower = waiters(2)
+        threads.rota.line_up(leader)
+        threads.rota.line_up(follower)
+
+        assert not follower.is_link
+
+    def test_greenlets_wake_all_at_once(self):
+        """
+        To wake them costs no switch, and the reader then lets them queue their requests.
+        """
+        greenlets = Situation(callers_read=False)
+        parked = waiters(3)
+        for waiter in parked:
+            greenlets.rota.line_up(waiter)
+            waiter.is_link = True
+            greenlets.rota.served.append(waiter)
+
+        greenlets.rota.wake_served()
+
+        assert [posted(waiter) for waiter in parked] == [True, True, True]
+
+
 class TestStandby:
     def test_it_leads_once_the_socket_is_left_alone(self, threads):
         """
@@ -319,3 +393,24 @@ class TestInterruption:
             assert threads.rota.vacant, f"not free after place {places}, in {where}"
             assert posted(threads.rota.standby), f"not posted after place {places}, in {where}"
         assert places >= 4
+
+    def test_one_anywhere_in_leaving_wakes_who_was_served(self):
+        """
+        The one behind it waits for nobody else.
+        """
+        places = 0
+        while True:
+            threads = Situation()
+            leader, first, second = waiters(3)
+            for waiter in (leader, first, second):
+                threads.rota.line_up(waiter)
+            threads.rota.served.append(second)
+            where = interrupted_at(places + 1, lambda: threads.rota.leave(first))  # noqa: B023
+            if where is None:
+                break
+            places += 1
+
+            threads.rota.leave(first)
+
+            assert posted(second), f"not posted after place {places}, in {where}"
+        assert places >= 3

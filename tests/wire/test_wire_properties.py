@@ -82,7 +82,7 @@ def client() -> tuple[http2.Connection, list[machines.Log]]:
     connection = http2.Connection()
     connection.receive(SETTINGS)
     sizes = (0, 100, 100_000)
-    sinks = [machines.request(connection, bytes(size)).sink for size in sizes]
+    sinks = [machines.request(connection, bytes(size)) for size in sizes]
     connection.take_output()
     return connection, sinks
 
