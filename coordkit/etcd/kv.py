@@ -14,6 +14,7 @@ value is encoded as UTF-8.
 
 from __future__ import annotations
 
+import functools
 import typing
 
 import attrs
@@ -56,10 +57,8 @@ class Target:
         if self._field == "value":
             to = keys.to_bytes(typing.cast(bytes, to))
         number: dict[str, typing.Any] = {self._field: to}
-        message = messages.Compare(
-            result=result, target=self._kind, key=self._key, range_end=self._range_end, **number
-        )
-        return Compare(self._key, _field(1, message.SerializeToString()))
+        message = messages.Compare(result=result, target=self._kind, range_end=self._range_end, **number)
+        return Compare(self._key, _field(1, message.SerializeToString() + _field(3, self._key)))
 
     def __eq__(self, to: object) -> Compare:  # type: ignore[override]
         return self._compare(messages.Compare.EQUAL, to)
@@ -103,13 +102,15 @@ class Op:
 
 def put(key: bytes | str, stored: bytes | str, lease: int = 0, prev: bool = False) -> Op:
     """Write a key; with `prev`, the result carries what was there before."""
-    request = messages.PutRequest(key=_key(key), value=keys.to_bytes(stored), lease=lease, prev_kv=prev)
-    return Op(_field(2, request.SerializeToString()))
+    request = _field(1, _key(key)) + _field(2, keys.to_bytes(stored))
+    if lease or prev:
+        request += messages.PutRequest(lease=lease, prev_kv=prev).SerializeToString()
+    return Op(_field(2, request))
 
 
 def get(key: bytes | str) -> Op:
     """Read one key."""
-    return Op(_field(1, messages.RangeRequest(key=_key(key)).SerializeToString()))
+    return Op(_field(1, _field(1, _key(key))))
 
 
 def range(
@@ -122,8 +123,12 @@ def range(
     limit: int = 0,
     max_create_revision: int = 0,
     start: bytes = b"",
+    end: bytes = b"",
 ) -> Op:
-    """Read all keys under a prefix, in key order from `start` on, or in the order of their creation."""
+    """Read all keys under a prefix, in key order from `start` on, or in the order of their creation.
+
+    With `end`, those between `start` and it, whatever their prefix.
+    """
     request = range_request(
         prefix,
         keys_only=keys_only,
@@ -133,6 +138,7 @@ def range(
         limit=limit,
         max_create_revision=max_create_revision,
         start=start,
+        end=end,
     )
     return Op(_field(1, request.SerializeToString()))
 
@@ -147,12 +153,13 @@ def range_request(
     limit: int = 0,
     max_create_revision: int = 0,
     start: bytes = b"",
+    end: bytes = b"",
 ) -> messages.RangeRequest:
     """The request behind `range`."""
     whole = keys.to_bytes(prefix, "prefix")
     request = messages.RangeRequest(
         key=start or whole or b"\0",
-        range_end=keys.range_end(whole),
+        range_end=end or keys.range_end(whole),
         keys_only=keys_only,
         count_only=count_only,
         limit=limit,
@@ -166,9 +173,11 @@ def range_request(
 
 def delete(key: bytes | str, range_end: bytes | str = b"", prev: bool = False) -> Op:
     """Delete a key, or a range of them; with `prev`, the result carries what they were."""
-    end = keys.to_bytes(range_end, "range_end")
-    request = messages.DeleteRangeRequest(key=_key(key), range_end=end, prev_kv=prev)
-    return Op(_field(3, request.SerializeToString()))
+    request = _field(1, _key(key))
+    if range_end or prev:
+        end = keys.to_bytes(range_end, "range_end")
+        request += messages.DeleteRangeRequest(range_end=end, prev_kv=prev).SerializeToString()
+    return Op(_field(3, request))
 
 
 def nested(
@@ -214,15 +223,17 @@ def txn_request(
 
 def _field(number: int, payload: bytes) -> bytes:
     """A length-delimited field of a protobuf message."""
-    size = len(payload)
-    if size < 128:
-        return bytes((number << 3 | 2, size)) + payload
+    return _head(number, len(payload)) + payload
+
+
+@functools.lru_cache(maxsize=4096)  # few sizes make up most of what is sent
+def _head(number: int, size: int) -> bytes:
     head = [number << 3 | 2]
     while size >= 128:
         head.append(size & 0x7F | 0x80)
         size >>= 7
     head.append(size)
-    return bytes(head) + payload
+    return bytes(head)
 
 
 class Txn:
