@@ -5,6 +5,10 @@ its way waits, and goes with the next: a courier sends it, a thread of its own, 
 caller (Ctrl-C, `gevent.Timeout`, `kill`) leaves no other one in doubt.  At most one batch is on its way, so
 batches are sent in the order in which their callers came.
 
+Those who were just served often come again at once, and the courier would be off with the first of them: two
+halves of a crowd would take turns.  So it waits until as many are there, for an eighth of a batch's time at
+most.
+
 One bad member spoils its batch for all: when etcd refuses a batch, each member is sent again on its own, and
 fails alone.
 
@@ -28,6 +32,7 @@ from coordkit.wire import channel as channels
 MOST_WEIGHT = 100
 MOST_BYTES = 2**20
 LINGER_S = 0.02  # how long the courier stays for those who will come again at once
+GATHER = 1 / 8  # of the time that the last batch took: so long it waits for those whom it has just served
 
 T = typing.TypeVar("T")
 R = typing.TypeVar("R")
@@ -102,8 +107,8 @@ class Coalescer(typing.Generic[T, R]):
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._courier = worker.Worker(f"coordkit-{name}")
-        self._news = threading.Event()  # something waits for the courier, which has nothing to do
-        self._idle = False  # the courier leads, and has nothing to do
+        self._news = threading.Event()  # so many wait as the courier waits for
+        self._awaited = 0  # the courier sleeps until so many wait; 0: it does not sleep
         # Who sends: None (nobody), the entry of a caller that leads, or the courier itself.
         self._leader: object = None
         self._waiting: collections.deque[Entry[T, R]] = collections.deque()
@@ -143,8 +148,8 @@ class Coalescer(typing.Generic[T, R]):
                 return True
             entry.arm()
             self._waiting.append(entry)
-            if self._idle:
-                self._idle = False
+            if 0 < self._awaited <= len(self._waiting):
+                self._awaited = 0
                 self._news.set()
             return False
 
@@ -177,26 +182,39 @@ class Coalescer(typing.Generic[T, R]):
     # The courier.
 
     def _run(self) -> None:
+        served, spent_s = 0, 0.0
         while self._pid == os.getpid():
+            if served > 1:
+                self._sleep(served, spent_s * GATHER)
             batch = self._take()
             if batch:
+                began_s = time.monotonic()
                 self._deliver(batch)
+                served, spent_s = len(batch), time.monotonic() - began_s
                 continue
-            self._news.wait(LINGER_S)
+            served = 0
+            self._sleep(1, LINGER_S)
             with self._lock:
-                self._idle = False
                 if not self._waiting:
                     self._leader = None
                     return
+
+    def _sleep(self, count: int, longest_s: float) -> None:
+        """Until so many wait."""
+        with self._lock:
+            if len(self._waiting) >= count:
+                return
+            self._news.clear()
+            self._awaited = count
+        self._news.wait(longest_s)
+        with self._lock:
+            self._awaited = 0
 
     def _take(self) -> list[Entry[T, R]]:
         """The next batch: as many of the oldest as fit."""
         batch: list[Entry[T, R]] = []
         weight = size_bytes = 0
         with self._lock:
-            if not self._waiting:
-                self._news.clear()
-                self._idle = True
             while self._waiting:
                 entry = self._waiting[0]
                 weight += entry.weight
