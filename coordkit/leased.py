@@ -282,12 +282,13 @@ class LeasedKeys(abc.ABC):
             self._see_key(result.found(offset).first)
             return result, offset + 1
 
-    def write(self, then: list[kv.Op], look: list[kv.Op], deadline: Deadline) -> Written:
+    def write(self, then: list[kv.Op], look: typing.Callable[[], list[kv.Op]], deadline: Deadline) -> Written:
         """A transaction of several leased puts, in this session's epoch; meant for the background.
 
         Args:
             then: What to do: mostly nested transactions, each with its own compares.
-            look: If its reply was lost: reads that find out what it did, which is all that it will ever do.
+            look: Called if its reply was lost: reads that find out what it did, which is all that it ever
+                will do.
             deadline: If it comes before an answer, nobody knows.
 
         Raises:
@@ -310,7 +311,7 @@ class LeasedKeys(abc.ABC):
                 if deadline.expired:
                     raise
                 if not _certainly_nothing(error):
-                    return Written(*self._look(look, epoch, deadline), looked=True)
+                    return Written(*self._look(look(), epoch, deadline), looked=True)
                 continue
             if result.succeeded:
                 return Written(result, 0, looked=False)

@@ -37,7 +37,7 @@ def claim(desk: Desk, candidates: typing.Sequence[Candidate], deadline: Deadline
     try:
         written = session.write(
             [_take(desk, each, nonce) for each in candidates],
-            [_find(desk, each, nonce) for each in candidates],
+            lambda: [_find(desk, each, nonce) for each in candidates],
             deadline,
         )
         deliveries = []

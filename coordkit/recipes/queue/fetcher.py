@@ -1,6 +1,7 @@
 """The fetcher: claims for all callers of a process as many items as they wait for, and not one more.
 
-It is a thread that exists while somebody waits.  A round is: read the head of the queue (4 reads), share
+It is a thread that exists while somebody waits.  A round is: read the head of the queue (2 reads; 3 where
+delayed items may matter: when little is left, and twice a second), share
 it out among the callers (`window.plan`), claim (1 commit), hand out.  With nothing to be had it sleeps, and
 reads nothing, until the watch tells of something.
 
@@ -17,6 +18,7 @@ import math
 import os
 import random
 import threading
+import time
 import typing
 import weakref
 
@@ -34,6 +36,7 @@ FIRST_MOST = 16
 SMALL_BYTES, LARGE_BYTES = 2**20, 2**22  # of a reply: below, more items may come; above, fewer
 LINGER_S = 1.0  # how long the thread outlives its last caller
 LONGEST_PAUSE_S = 1.0
+DELAYED_S = 0.5  # how long a busy consumer may do without a look at the delayed items
 _OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 
@@ -79,6 +82,9 @@ class Fetcher:
         self._step = 0  # how many free places may be left to others
         self._first = ""  # the id at which claims begin to matter, as far as is known
         self._claims_seen = 0
+        self._dry = True  # the last round found nothing to claim
+        self._due_ms: int | None = None  # when the first delayed item is due, as of the last look at them
+        self._delayed_at_s = -math.inf  # when that was
         self._failures = 0  # rounds that failed, in a row
         self._stuck = upkeep.StuckClaims()
         _FETCHERS.add(self)
@@ -191,7 +197,8 @@ class Fetcher:
         with self._lock:
             requests = list(self._requests)
         wanted = min(sum(each.want.count for each in requests), self._most)
-        found = self._look(desk, wanted)
+        delayed = self._wants_delayed()
+        found = self._look(desk, wanted, delayed)
         for request in requests:
             request.trouble = None
         upkeep.return_orphans(desk, found.claims)
@@ -206,26 +213,43 @@ class Fetcher:
         places = random.randint(0, self._step)
         free = window.skip(found.candidates, wanted, places)
         shares = window.plan(free, [each.want for each in requests], self._most, self._has_last_chance(desk))
-        if any(shares):
+        self._dry = not any(shares)
+        if not self._dry:
             exhausted = not found.more and sum(map(len, shares)) >= len(free)
             self._claim(desk, list(zip(requests, shares, strict=True)), exhausted)
-        else:
+        elif delayed:  # else they come first, with the next round
             self._answer_what_there_is()
             self._sleep(site, desk, found)
 
-    def _look(self, desk: Desk, wanted: int) -> Window:
-        """Read the head of the queue, as far as is needed.  Cost: 4 round trips, more if much is claimed."""
+    def _wants_delayed(self) -> bool:
+        """Whether delayed items may matter now: else a look at them is saved."""
+        return (
+            self._dry
+            or time.monotonic() - self._delayed_at_s > DELAYED_S
+            or (self._due_ms is not None and upkeep.is_due(self._due_ms))
+        )
+
+    def _look(self, desk: Desk, wanted: int, delayed: bool) -> Window:
+        """Read the head of the queue, as far as is needed.  Cost: as `window.read`, for each page."""
         layout, client = desk.layout, desk.session.client
         limit = min(wanted + window.STEP + self._claims_seen, window.LARGEST)
         found: Window | None = None
         while True:
             start = b"" if found is None else found.last_key + b"\0"
             first = self._first if found is None else found.last_id
-            ops = window.read_ops(layout, limit, first, start)
-            page = window.read(layout, client.look(ops, client.deadline(None)))
+            page = window.read(
+                lambda ops: client.look(ops, client.deadline(None)),
+                layout,
+                limit,
+                first,
+                start,
+                delayed and found is None,
+            )
             found = page if found is None else found.with_next(page)
             if not found.more or len(found.candidates) >= wanted + self._step:
                 break
+        if delayed:
+            self._due_ms, self._delayed_at_s = found.due_ms, time.monotonic()
         self._first = found.first
         self._claims_seen = len(found.claims)
         return found

@@ -16,9 +16,10 @@ _ID = re.compile(r"[0-9]{3}-[0-9a-f]{16}-[0-9a-z]+-[0-9a-f]{8,}")
 _PRIORITY_WIDTH = 3
 
 
-def item_id(priority: int, stamp: int, producer: str, number: int) -> str:
-    """The id of a new item."""
-    return f"{priority:03d}-{stamp:016x}-{producer}-{number:08x}"
+def item_id(priority: int, stamp: int, producer: str, number: int | None = None) -> str:
+    """The id of a new item; without its number, how it begins."""
+    start = f"{priority:03d}-{stamp:016x}-{producer}-"
+    return start if number is None else f"{start}{number:08x}"
 
 
 def new_producer() -> str:
@@ -53,6 +54,8 @@ class Layout:
         self.delayed = prefix + b"delayed/"
         self.dedup = prefix + b"dedup/"
         self.receipts = prefix + b"receipts/"
+        #: Behind the claims, whose neighbours in front are the attempts.
+        self.claims_end = self.claims[:-1] + b"0"
         #: What an idle consumer listens to: claims, dead, dedup, delayed and items, for they are neighbours.
         self.lively = (self.claims, self.items[:-1] + b"0")
 

@@ -45,7 +45,7 @@ class Parcel:
     dedup: str | None = None  # as it stands in keys
 
 
-Labelled = tuple[Parcel, str]  # and its id
+Labelled = tuple[Parcel, str, bytes]  # and its id, and its key
 
 Entry = coalescer.Entry[typing.Sequence[Parcel], "list[str]"]
 
@@ -59,6 +59,7 @@ class Producer:
         self._title = title
         self._name = names.new_producer()
         self._number = 0
+        self._heads: dict[int, tuple[str, bytes]] = {}  # by priority: how ids and keys begin at this stamp
         self._stamp = 0
         self._stamped_at_s = -math.inf
         self._retention: tuple[int, int, float] = (
@@ -94,8 +95,17 @@ class Producer:
                 entry.succeed(results[entry])
 
     def _label(self, parcel: Parcel) -> Labelled:
+        layout = self._layout
         self._number += 1
-        return parcel, names.item_id(parcel.priority, self._stamp, self._name, self._number)
+        head = self._heads.get(parcel.priority)
+        if head is None:
+            start = names.item_id(parcel.priority, self._stamp, self._name)
+            head = self._heads[parcel.priority] = start, layout.item(start)
+        number = f"{self._number:08x}"
+        id_ = head[0] + number
+        if parcel.due_ms is None:
+            return parcel, id_, head[1] + number.encode()
+        return parcel, id_, layout.delayed_item(parcel.due_ms, id_)
 
     def _refresh(self, deadline: Deadline) -> None:
         """A stamp that is not too old: else what others have put since would be overtaken."""
@@ -104,6 +114,7 @@ class Producer:
             look = kv.range(self._layout.receipts, count_only=True)
             self._heard_of(client.look([look], deadline).revision)
         self._stamp = max(self._stamp, client.seen_revision)
+        self._heads.clear()
 
     def _heard_of(self, revision: int) -> None:
         self._stamp = max(self._stamp, revision)
@@ -127,7 +138,7 @@ class Producer:
             except _OUTAGE as error:
                 if error.outcome is errors.Outcome.NONE or deadline.expired:
                     raise
-                for entry in {entry for entry, (parcel, _) in wanted if parcel.dedup is None}:
+                for entry in {entry for entry, each in wanted if each[0].dedup is None}:
                     entry.fail(error)
                 if all(entry.done for entry, _ in wanted):
                     raise
@@ -136,14 +147,12 @@ class Producer:
         return [self._id(result, index, each) for index, (_, each) in enumerate(wanted)]
 
     def _op(self, each: Labelled, deadline: Deadline) -> kv.Op:
-        layout = self._layout
-        parcel, id_ = each
-        key = layout.item(id_) if parcel.due_ms is None else layout.delayed_item(parcel.due_ms, id_)
+        parcel, id_, key = each
         put = kv.put(key, parcel.value)
         if parcel.dedup is None:
             return put
         # If nobody has put it: put it, and say so for a while.  Else: whose is it?
-        dedup = layout.dedup + parcel.dedup.encode()
+        dedup = self._layout.dedup + parcel.dedup.encode()
         return kv.nested(
             [kv.create(dedup) == 0],
             [kv.put(dedup, id_, lease=self._retention_lease(deadline)), put],
@@ -151,7 +160,7 @@ class Producer:
         )
 
     def _id(self, result: kv.TxnResult, index: int, each: Labelled) -> str:
-        parcel, id_ = each
+        parcel, id_, _ = each
         if parcel.dedup is None:
             return id_
         inner = result.inner(index)

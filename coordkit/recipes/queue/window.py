@@ -43,7 +43,7 @@ class Window:
     candidates: tuple[Candidate, ...]
     claims: tuple[Claim, ...]
     more: bool  # there are further items behind these
-    due_ms: int | None  # when the first delayed item is due
+    due_ms: int | None  # when the first delayed item is due, as far as that was read
     first: str  # the id of the first item, free or not; "" if there is none
     last_key: bytes  # of the last item that was read
     last_id: str  # its id; "" for a foreign key
@@ -52,38 +52,69 @@ class Window:
         """This one, and the one that was read behind it."""
         return attrs.evolve(
             page,
+            revision=self.revision,  # what came in front since then may be new
             candidates=self.candidates + page.candidates,
             claims=tuple(dict.fromkeys(self.claims + page.claims)),
+            due_ms=self.due_ms,
             first=self.first or page.first,
             last_key=page.last_key or self.last_key,
         )
 
 
-def read_ops(layout: names.Layout, limit: int, first: str, start: bytes = b"") -> list[kv.Op]:
-    """The reads of a window.
+Look = typing.Callable[[typing.Sequence[kv.Op]], kv.TxnResult]
+
+
+def read(
+    look: Look, layout: names.Layout, limit: int, first: str, start: bytes = b"", delayed: bool = True
+) -> Window:
+    """Read one.
 
     Args:
+        look: Reads at one revision.
         layout: Of the queue.
         limit: How many items.
         first: The id at which claims and deliveries begin to matter, as far as is known.
         start: The key at which the items begin.
+        delayed: Whether to look for delayed items, too.
+
+    Cost: 2 round trips, 1 more with `delayed`; 3 more where far more was claimed than so many items.
     """
-    return [
-        kv.range(layout.items, keys_only=True, limit=limit, start=start),
-        kv.range(layout.claims, keys_only=True, limit=limit, start=layout.claim(first) if first else b""),
-        kv.range(layout.attempts, keys_only=True, limit=limit, start=layout.attempt(first) if first else b""),
-        kv.range(layout.delayed, keys_only=True, limit=16),  # there may be foreign keys
+    attempts_from = layout.attempt(first) if first else layout.attempts
+    claims_from = layout.claim(first) if first else layout.claims
+    items = kv.range(layout.items, keys_only=True, limit=limit, start=start)
+    # Side by side in the order of keys: one read for both, unless there are very many.
+    marks = [
+        kv.range(layout.attempts, keys_only=True, limit=2 * limit, start=attempts_from, end=layout.claims_end)
     ]
+    late = [kv.range(layout.delayed, keys_only=True, limit=16)] if delayed else []  # some may be foreign
+    result = look([items, *marks, *late])
+    if result.found(1).more:
+        marks = [
+            kv.range(layout.attempts, keys_only=True, limit=limit, start=attempts_from),
+            kv.range(layout.claims, keys_only=True, limit=limit, start=claims_from),
+        ]
+        result = look([items, *marks, *late])
+    marked = [each for number, _ in enumerate(marks, 1) for each in result.found(number).kvs]
+    return _window(layout, result, marked, result.found(len(marks) + 1).kvs if delayed else ())
 
 
-def read(layout: names.Layout, result: kv.TxnResult) -> Window:
-    """The window that `read_ops` found."""
-    items, claimed, attempts, delayed = (result.found(index) for index in range(4))
-    deliveries = {layout.id_behind(layout.attempts, each.key): each.version for each in attempts.kvs}
+def _window(
+    layout: names.Layout,
+    result: kv.TxnResult,
+    marked: typing.Sequence[kv.KeyValue],
+    delayed: typing.Sequence[kv.KeyValue],
+) -> Window:
+    items = result.found(0)
+    deliveries = {
+        layout.id_behind(layout.attempts, each.key): each.version
+        for each in marked
+        if each.key.startswith(layout.attempts)
+    }
     claims = tuple(
         Claim(id_, each.create_revision, each.lease)
-        for each in claimed.kvs
-        if (id_ := layout.id_behind(layout.claims, each.key)) is not None
+        for each in marked
+        if each.key.startswith(layout.claims)
+        and (id_ := layout.id_behind(layout.claims, each.key)) is not None
     )
     taken = {claim.id for claim in claims}
     found = [(layout.id_of_item(each.key), each.mod_revision) for each in items.kvs]
@@ -92,7 +123,7 @@ def read(layout: names.Layout, result: kv.TxnResult) -> Window:
         for id_, mod_revision in found
         if id_ is not None and id_ not in taken
     )
-    due = next(filter(None, (layout.of_delayed(each.key) for each in delayed.kvs)), None)
+    due = next(filter(None, (layout.of_delayed(each.key) for each in delayed)), None)
     return Window(
         revision=result.revision,
         candidates=candidates,
