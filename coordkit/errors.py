@@ -101,7 +101,16 @@ class LockLost(CoordError):
 
 
 class ClaimLost(CoordError):
-    """A queue claim that is another consumer's by now."""
+    """A queue claim that is another consumer's by now.
+
+    Attributes:
+        outcome: UNKNOWN when its end, an ack perhaps, was sent, and the session was over before etcd had
+            answered: it may have been applied.
+    """
+
+    def __init__(self, message: str, outcome: Outcome = Outcome.NONE) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 class QueueFull(CoordError, queue.Full):

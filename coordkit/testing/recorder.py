@@ -100,6 +100,7 @@ class Witness:
 
 
 def _result(error: errors.CoordError) -> Result:
-    certain = isinstance(error, CERTAIN) or getattr(error, "outcome", None) is errors.Outcome.NONE
+    outcome = getattr(error, "outcome", None)
+    certain = outcome is errors.Outcome.NONE or (outcome is None and isinstance(error, CERTAIN))
     certain = certain and not isinstance(error, errors.QuotaExceeded)
     return Result.FAIL if certain else Result.UNKNOWN

@@ -113,6 +113,26 @@ class TestLostReplies:
 
         assert job.ended
 
+    def test_an_ack_whose_session_ends_before_the_answer_may_have_been_one(self, jobs, unlucky, namespace):
+        """
+        The claim is lost, and the outcome unknown.
+        """
+        proxy, _ = unlucky
+        with coordkit.connect(f"etcd://{proxy.endpoint}/{namespace}", ttl=2) as mortal:
+            jobs.put(b"x")
+            job = mortal.queue("jobs").claim(timeout=5)
+
+            proxy.drop_reply_after_commit()
+            call = Call(job.ack)
+            wait_until(lambda: stored(jobs) == {})
+            proxy.refuse()
+            proxy.reset()
+
+            with pytest.raises(errors.ClaimLost) as caught:
+                call.end()
+            proxy.heal()
+        assert caught.value.outcome is errors.Outcome.UNKNOWN
+
     def test_a_nack_too(self, jobs, unlucky):
         """
         The claim is gone, and the item is there.

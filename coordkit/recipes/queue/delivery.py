@@ -119,9 +119,10 @@ class Desk:
         """True as long as the claim is ours."""
         return kv.create(self.layout.claim(delivery.id)) == delivery.revision
 
-    def lost(self, delivery: Delivery, why: str) -> errors.ClaimLost:
-        """For whoever thought that it was ours."""
-        return errors.ClaimLost(f"{self.title}: the claim on item {delivery.id} was lost: {why}")
+    def lost(self, delivery: Delivery, why: str, sent: bool = False) -> errors.ClaimLost:
+        """For whoever thought that it was ours; `sent` when an end of it may have been applied."""
+        outcome = errors.Outcome.UNKNOWN if sent else errors.Outcome.NONE
+        return errors.ClaimLost(f"{self.title}: the claim on item {delivery.id} was lost: {why}", outcome)
 
     def forget(self, delivery: Delivery) -> None:
         """It is out no more."""
@@ -159,7 +160,9 @@ class Desk:
             limit = NEVER.sooner(self.session.remaining())
             if limit.expired:
                 why = self.session.why_over()
-                losses: Losses = [self.lost(end.delivery, why) for end in ends]
+                losses: Losses = [
+                    self.lost(end.delivery, why, sent=attempted or end.delivery.doubted) for end in ends
+                ]
                 break
             try:
                 result = self.session.client.txn(request, limit)

@@ -99,7 +99,8 @@ class Job:
             is known to be done.
 
         Raises:
-            ClaimLost: The claim is another's now, or nobody's; `txn` was not applied.
+            ClaimLost: The claim is another's now, or nobody's; `txn` was not applied.  Its `outcome` is
+                UNKNOWN when the session ended before etcd had answered: the item may be acked.
             NotHeld: It was acked or given back before.
             QuotaExceeded: etcd has no space for `txn`; without one an ack passes.
             Unavailable: Only with `txn`, or when the session ended: `outcome` says what may have happened.
