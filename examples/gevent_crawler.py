@@ -20,7 +20,7 @@ import gevent  # noqa: E402
 import coordkit  # noqa: E402
 
 GREENLETS = 200
-PAGES = 600
+PAGES = 300
 LIMIT_S = 40
 
 
