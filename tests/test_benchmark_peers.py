@@ -38,7 +38,7 @@ class TestTaking:
         """
         A batch is as many as it has.
         """
-        behind(size=0)
+        behind(settled_size=0)
 
         judged = self.judge(call(Kind.CLAIM, 0, "i1 i2"), call(Kind.CLAIM, 10, "i3"))
 
@@ -56,7 +56,7 @@ class TestTaking:
         """
         Such a peer is out.
         """
-        behind(size=left)
+        behind(settled_size=left)
 
         judged = self.judge(*(call(Kind.CLAIM, at, subject) for at, subject in enumerate(subjects)))
 
@@ -66,7 +66,7 @@ class TestTaking:
         """
         The rest of the window was no work.
         """
-        behind(size=2)
+        behind(settled_size=2)
 
         judged = self.judge(call(Kind.CLAIM, 499_999_999, "i1"), call(Kind.CLAIM, 9, result=Result.FAIL))
 

@@ -43,32 +43,39 @@ def main(arguments: list[str]) -> int:
     if unknown := [axis for axis in wanted if axis not in axes.AXES]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(POINTS)}")
 
-    load = machine.load()
-    found: dict[str, list[dict[str, float]]] = {}
-    failures: dict[str, str] = {}
-    with server.serving(None) as etcd:
-        for axis in wanted:
-            found[axis] = []
-            for count in (each for each in POINTS[axis] if each <= chosen.most):
-                try:
-                    found[axis].append({"count": count, **_point(axis, count, etcd.url, chosen.limit)})
-                except RuntimeError as error:
-                    failures[f"{axis} {count}"] = str(error)
-                    break
-                print(f"{axis} {count}: {found[axis][-1]}", file=sys.stderr, flush=True)
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "benchmark": "growth",
         "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine.facts(load),
-        "etcd": {"version": etcd.version, "private": True},
-        "axes": found,
-        "failures": failures,
+        "machine": machine.facts(machine.load()),
+        "axes": {},
+        "failures": {},
     }
     chosen.out.mkdir(parents=True, exist_ok=True)
-    (chosen.out / "growth.json").write_text(json.dumps(document, indent=1) + "\n")
+    with server.serving(None) as etcd:
+        document["etcd"] = {"version": etcd.version, "private": True}
+        for axis in wanted:
+            counts = [each for each in POINTS[axis] if each <= chosen.most]
+            document["axes"][axis] = _axis(axis, counts, etcd.url, chosen.limit, document["failures"])
+            # After each axis: a run that is cut short keeps what it has.
+            (chosen.out / "growth.json").write_text(json.dumps(document, indent=1) + "\n")
     _show(document, chosen.out)
-    return int(bool(failures))
+    return int(bool(document["failures"]))
+
+
+def _axis(
+    axis: str, counts: list[int], url: str, limit_s: float, failures: dict[str, str]
+) -> list[dict[str, float]]:
+    """Its points, up to the first that fails."""
+    points: list[dict[str, float]] = []
+    for count in counts:
+        try:
+            points.append({"count": count, **_point(axis, count, url, limit_s)})
+        except RuntimeError as error:
+            failures[f"{axis} {count}"] = str(error)
+            break
+        print(f"{axis} {count}: {points[-1]}", file=sys.stderr, flush=True)
+    return points
 
 
 def _point(axis: str, count: int, url: str, limit_s: float) -> dict[str, float]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from coordkit import kv
 
 BODY = b"x" * 100
 _BATCH = 100
+_SETTLE_S = 15.0
 _numbers = itertools.count()
 
 
@@ -56,6 +58,14 @@ def size(store: str, where: str, name: str) -> int:
             return len(_kazoo_queue(client, store, name))
     with etcd(where) as coord:
         return coord.queue(name).qsize() if store == "coordkit" else len(coord.kv.range(name))
+
+
+def settled_size(store: str, where: str, name: str, expected: int) -> int:
+    """Of a queue; a claim whose caller had no time left is given back soon after: look again for a while."""
+    limit = time.monotonic() + _SETTLE_S
+    while (found := size(store, where, name)) != expected and time.monotonic() < limit:
+        time.sleep(0.2)
+    return found
 
 
 def fill(store: str, where: str, name: str, until: int) -> set[str]:

@@ -93,13 +93,14 @@ def _takings(match: Match, seen: list[Operation], window: figures.Window) -> Jud
     """Nothing is taken twice, nothing that was not put, nothing is lost."""
     match.seen += seen
     taken = [item for each in _done(match.seen) for item in each.subject.split()]
-    left = fillers.size(match.peer.store, match.where, match.name)
+    expected = len(match.filled) - len(taken)
+    left = fillers.settled_size(match.peer.store, match.where, match.name, expected)
     why = None
     if len(set(taken)) != len(taken):
         why = f"{len(taken) - len(set(taken))} items were taken twice"
     elif set(taken) - match.filled:
         why = f"{len(set(taken) - match.filled)} items were taken that nobody had put"
-    elif len(taken) + left != len(match.filled):
+    elif left != expected:
         why = f"{len(match.filled)} items were put, {len(taken)} taken, {left} are left"
     return Judged(_calls(match, seen, window), len(taken), why)
 

@@ -15,7 +15,7 @@ from coordkit.cli.bench import contenders, parts
 from coordkit.testing.history import Kind
 
 MANY = 100
-_EMPTY_S = 0.2
+_EMPTY_S = 2.0
 
 
 class Call(parts.Part):
