@@ -82,6 +82,8 @@ def _all_from(values: dict[str, typing.Any], source: str) -> Layer:
 
 def _from_argument(url: object) -> dict[str, typing.Any]:
     if isinstance(url, str):
+        if not url.strip():
+            raise errors.InvalidValue("url is empty; leave it out for COORDKIT_URL, or for the default")
         return from_url(url)
     if isinstance(url, bytes) or not isinstance(url, collections.abc.Iterable):
         raise errors.InvalidValue(f"url must be a str or several of them, not {type(url).__name__}")

@@ -86,6 +86,23 @@ class TestHere:
         assert here("take", "jobs", "--wait", "0.05") == (75, b"")
         assert json.loads(here("len", "jobs", "--json")[1]) == {"queue": "jobs", "count": 0}
 
+    def test_values_that_begin_with_a_dash_stand_behind_two(self, here, jobs):
+        """
+        None of them is lost, and none is taken from standard input in their place.
+        """
+        assert here("put", "jobs", "a", "--", "-1", "--", "-2")[0] == 0
+
+        assert [each.stored for each in jobs.peek(9)] == [b"a", b"-1", b"--", b"-2"]
+
+    def test_an_option_among_the_values_is_refused_with_the_reason(self, jobs):
+        """
+        With the usage of this very command.
+        """
+        with pytest.raises(SystemExit) as ended:
+            main.main(["queue", "put", "jobs", "--priority", "1", "a", "b"])
+
+        assert ended.value.code == 2
+
     def test_documents_hold_what_is_no_text(self, here, jobs):
         """
         In base64, and they say so.

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import coordkit
+from coordkit import errors
 from coordkit.recipes import slots
 from coordkit.recipes.slots import Slot, SlotState
 
@@ -62,7 +63,7 @@ def test_a_slot_begins_once_a_period(now, period):
         assert datetime.timedelta(0) <= now - start < length
 
 
-@pytest.mark.parametrize("slot", ["2026-11-25", "5 m", "m", "run/7", "5M", "-5m", "1e3s"])
+@pytest.mark.parametrize("slot", ["2026-11-25", "m", "run/7", "v5", "1e3s", "3-nightly"])
 def test_any_other_text_is_the_name_itself(slot):
     """
     Whatever it holds.
@@ -107,3 +108,12 @@ def test_a_record_is_read_as_it_was_written():
     slot = Slot("x", SlotState.FAILED, "h:1", 3, "then", "later", "ValueError", 0xABC, "n")
 
     assert Slot.decode("x", slot.encode()) == slot
+
+
+@pytest.mark.parametrize("text", ["5min", "5M", "1.5h", "90 sec", "-5m"])
+def test_what_is_nearly_a_period_is_refused(text):
+    """
+    As a slot's name it would run once, and then not again until it is forgotten.
+    """
+    with pytest.raises(errors.InvalidValue, match="no period"):
+        slots.name_of(text)

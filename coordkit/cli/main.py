@@ -5,7 +5,7 @@ A group of commands is a module, or a package, with `register(commands)`, which 
 `failure.CommandFailed`, or one of coordkit's errors, for what a person should read. What stands behind the
 first `--` is not parsed: it is `arguments.child`, the command line of a child, or None.
 
-Exit status: 0, 1 as a command says, 2 usage, 69 no etcd, 130 Ctrl-C, 141 closed pipe.
+Exit status: 0, 1 as a command says, 2 usage, 69 no etcd, 77 etcd denies it, 130 Ctrl-C, 141 closed pipe.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import importlib
 import os
 import sys
+import typing
 from collections.abc import Sequence
 
 from coordkit import errors
@@ -56,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _say(error, failure.UNREACHABLE)
     except errors.UsageError as error:
         return _say(error, failure.USAGE)
+    except (errors.Unauthenticated, errors.PermissionDenied) as error:
+        return _say(error, failure.DENIED)
     except errors.CoordError as error:
         return _say(error, 1)
 
@@ -91,10 +94,24 @@ class _Version(argparse.Action):
 
 def _run(argv: list[str]) -> int:
     own, child = without_child(argv)
-    arguments = parser().parse_args(own)
+    arguments, unknown = parser().parse_known_args(own)
+    if unknown:
+        _refuse(arguments, unknown, child)
     arguments.child = child
     status: int = arguments.run(arguments)
     return status
+
+
+def _refuse(arguments: argparse.Namespace, unknown: list[str], child: list[str] | None) -> typing.NoReturn:
+    """With the usage of the command that was meant, and the usual reasons."""
+    usage = arguments.parser.format_usage()
+    hint = ""
+    if "-- " in usage and child is None:
+        hint = "; a command to run stands behind --"
+    elif "..." in usage:
+        hint = "; options come before the values, and values that begin with a dash behind --"
+    arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    raise AssertionError("argparse ends the program there")
 
 
 def _say(error: Exception, status: int) -> int:

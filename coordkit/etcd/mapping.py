@@ -32,6 +32,8 @@ _REFUSALS: tuple[tuple[str, type[errors.Rejected]], ...] = (
     ("revision in header is old", errors.Unauthenticated),
 )
 
+_HINTS = {"user name is empty": "; this etcd wants a user and a password: user=, password=, or COORDKIT_USER"}
+
 # The token is unknown, has run out, or is older than the last change of the accounts.  The last text is that
 # of servers up to 3.5 at least, which let the error of their store through, with code UNKNOWN.
 _STALE = ("invalid auth token", "revision of auth store is old", "revision in header is old")
@@ -77,7 +79,7 @@ def public_error(failure: grpc.CallFailed, what: str) -> errors.CoordError:
     if status.from_server:
         for text, kind in _REFUSALS:
             if text in status.message:
-                return kind(message)
+                return kind(message + _HINTS.get(text, ""))
         if "has been compacted" in status.message:
             return errors.Gap(message, 0)
         if code is grpc.Code.PERMISSION_DENIED:

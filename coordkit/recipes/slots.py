@@ -17,6 +17,7 @@ import attrs
 from coordkit import errors, keys
 
 _PERIOD = re.compile(r"(\d{1,6})([smhdw])")
+_NEARLY = re.compile(r"[-+]?\d+(\.\d+)?\s*[A-Za-z]{1,7}")  # "5min": a typo would run once a retention
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _ANCHOR = datetime.datetime(1970, 1, 5, tzinfo=datetime.timezone.utc)  # a Monday: weeks begin there
 
@@ -85,10 +86,12 @@ def period(text: str) -> datetime.timedelta | None:
     """What "90s", "5m", "2h", "1d" or "1w" stands for; None for any other text.
 
     Raises:
-        InvalidValue: It is 0.
+        InvalidValue: It is 0, or of an unknown unit.
     """
     match = _PERIOD.fullmatch(text)
     if match is None:
+        if _NEARLY.fullmatch(text):
+            raise errors.InvalidValue(f"{text!r} is no period: the units are s, m, h, d and w")
         return None
     seconds = int(match[1]) * _UNITS_S[match[2]]
     if not seconds:

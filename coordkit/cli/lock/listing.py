@@ -17,7 +17,8 @@ examples:
   coordkit lock ls
   coordkit lock ls --json
 
-Locks, reader-writer locks and semaphores that somebody holds or awaits; a free one leaves nothing to see.
+Locks, reader-writer locks and semaphores that somebody holds or awaits; a free lock leaves nothing to see,
+a free semaphore its limit.
 Of several holders it shows the oldest.  For elections see coordkit elect ls, for all else coordkit status -v.
 How long somebody has held, or waited, is counted from when he joined the line, by his own clock.
 

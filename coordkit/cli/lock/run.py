@@ -29,7 +29,7 @@ What stands behind -- is started without a shell, with COORDKIT_LOCK_NAME, _KEY,
 When the lock is lost the command is ended: TERM a grace before the lease runs out, KILL when it does.
 
 exit status: the command's, or 128 + the signal that ended it; 75 not acquired (-E); 76 lost; 69 no etcd;
-2 usage; 126 no program; 127 not found"""
+77 etcd denies it; 2 usage; 126 no program; 127 not found"""
 
 _GRACE_PART = 5  # of the TTL, by default
 _CHAIN = "COORDKIT_LOCK_CHAIN"  # the keys of all runs around a command; keys have no spaces

@@ -19,7 +19,8 @@ examples:
   tail -f access.log | coordkit queue put lines
   coordkit queue put jobs nightly --dedup-id 2026-01-31 --delay 60
 
-Each line is an item of its own, put as soon as it has come. With --dedup-id there may be one item alone.
+Options come before the values, and values that begin with a dash behind --. Without values each line of
+standard input is an item of its own, put as soon as it has come. With --dedup-id there may be one item alone.
 
 exit status: 0; 1 refused by etcd; 2 usage; 69 no etcd, or nobody knows whether the last items were put"""
 
@@ -47,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     from coordkit.cli import failure, views
 
     options.listen(arguments)
+    arguments.values += arguments.child or ()
     if arguments.dedup_id is not None and len(arguments.values) != 1:
         raise failure.CommandFailed("--dedup-id goes with one VALUE", failure.USAGE)
     ids: list[str] = []
