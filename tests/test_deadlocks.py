@@ -131,8 +131,9 @@ class TestReadersAndWriters:
 
     def test_a_reader_waits_for_the_writer_that_holds(self):
         """
-        As in a lock.
+        As in a lock; who waits behind the reader does not matter.
         """
+        assert circles(write("a"), "b lock/x", "a lock/x", read("b"), write("c")) == [("ab", True)]
         assert circles(write("a"), "b lock/x", "a lock/x", read("b")) == [("ab", True)]
 
 
@@ -163,6 +164,8 @@ class TestThreads:
         steps = ["a lock/x", "b lock/y", "a lock/y", "b lock/x", "c lock/z", "a lock/z"]
 
         assert circles(*steps) == [("ab", False)]
+        assert circles("c lock/z", "a lock/z", *steps[:4]) == [("ab", False)]
+        assert circles("a:1 lock/z", *steps[:4]) == [("ab", False)]
 
     def test_one_session_alone_may_be_in_one(self):
         """
