@@ -121,7 +121,7 @@ class Channel:
         except (OSError, UnicodeError, frames.ProtocolError) as error:
             reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
             raise grpc.no_connection(f"{address}: {reason}", tls.is_lasting(error)) from error
-        channel._outbox.sent_bytes = channel._outbox.taken_bytes = sent_bytes
+        channel._outbox.sent_bytes = sent_bytes
         if not channel._rota.callers_read:
             channel._start_standby()
         return channel

@@ -44,10 +44,8 @@ class Outbox:
         self._batch: list[bytes] = []  # taken from the queue, not yet joined
         self._unsent: bytes | memoryview = b""
         self._sizes: list[int] = []  # the kernel's answer to the last send, not yet counted
-        self._handed_bytes = 0  # never less than what the kernel may have taken
         self._shield = shield
         self._encrypting = False
-        self.taken_bytes = 0  # from the queue: under TLS what the kernel takes does not compare with offsets
         # A `send` that is not written in Python ends before Ctrl-C is looked at.
         self._atomic = isinstance(sock.send, types.BuiltinMethodType)
         self._full = False  # the kernel takes no more: only the pusher sends
@@ -55,10 +53,6 @@ class Outbox:
         self._room.arm()
         self._pusher_started = False
         self._pusher_waits = False
-
-    def may_have_left(self, offset: int) -> bool:
-        """Whether the peer may have all bytes up to this offset."""
-        return offset <= (self._handed_bytes if self._shield is None else self.taken_bytes)
 
     @property
     def idle(self) -> bool:
@@ -96,7 +90,6 @@ class Outbox:
             while self._begin(me):
                 self._send()
         except BlockingIOError:
-            self._handed_bytes = self.sent_bytes
             self._full = True
             self._sender = None
             if not self.closed:
@@ -137,7 +130,6 @@ class Outbox:
             self._unsent = ready
             self._batch = []
             self._encrypting = False
-        self._handed_bytes = self.sent_bytes + len(self._unsent)
         # Through `map`, the kernel's answer is in our list before Ctrl-C can come between them.
         self._sizes.extend(map(self.sock.send, (self._unsent,)))
         self._count()
@@ -147,7 +139,6 @@ class Outbox:
             # Ctrl-C came between: whether these bytes went into a record, and where it is, nobody knows.
             raise ConnectionAbortedError("interrupted while encrypting")
         self._encrypting = True
-        self.taken_bytes += len(plain)
         return shield.encrypt(plain)
 
     def _count(self) -> None:

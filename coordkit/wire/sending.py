@@ -41,6 +41,8 @@ class Stream:
     pending: collections.deque[tuple[memoryview, bool]] | None = None
     #: Output offset behind our END_STREAM; None while it is not queued: the peer cannot have all of it.
     end_offset: int | None = None
+    #: The whole request, where it was queued in one piece.
+    piece: bytes | None = None
 
     def on_headers(self, headers: fields.Headers, end: bool) -> None:
         """A whole header block: the response's head, or its trailers.  Shared: do not change it."""
@@ -65,6 +67,7 @@ class SendingHalf:
     def __init__(self) -> None:
         self.torn = False  # while a change is under way: still true afterwards, the state is worthless
         self.queued_bytes = 0  # all that was ever queued: offsets for Stream.end_offset
+        self.taken_bytes = 0  # behind the last of them that was taken: what lies below may reach the peer
         #: (last stream id, code, debug text) once the peer said GOAWAY.
         self.goaway: tuple[int, int, str] | None = None
         self.pings_owed: list[bytes] = []  # the peer's, which are answered when the caller finds time
@@ -116,6 +119,7 @@ class SendingHalf:
         stream.send_window -= size
         if end:
             stream.end_offset = queued_bytes
+        stream.piece = head
         self._streams[stream.id] = stream
         self._output.append(head)
 
@@ -148,8 +152,16 @@ class SendingHalf:
         self.torn = False
 
     def reset(self, stream: Stream, code: ErrorCode = ErrorCode.CANCEL) -> None:
-        """Abandon a stream.  It hears nothing more."""
-        if self._forget(stream.id):
+        """Abandon a stream.  It hears nothing more.
+
+        A request that is still here goes nowhere any more: then its `end_offset` is None again.
+        """
+        if not self._forget(stream.id):
+            return
+        if stream.piece is not None and (stream.end_offset or 0) > self.taken_bytes:
+            self._output.remove(stream.piece)
+            stream.end_offset = None
+        else:
             self._queue(frames.pack(frames.RST_STREAM, 0, stream.id, U32.pack(code)))
 
     def answer_pings(self) -> None:
@@ -164,6 +176,7 @@ class SendingHalf:
 
     def take_output(self) -> list[bytes]:
         """All that is queued, in order, once."""
+        self.taken_bytes = self.queued_bytes
         output, self._output = self._output, []
         self._replies_queued = 0
         return output
@@ -225,7 +238,11 @@ class SendingHalf:
         return True
 
     def abandon_all(self) -> list[Stream]:
-        """Drop every stream without a word to the peer: the connection is gone."""
+        """Drop every stream without a word to the peer: the connection is gone, or a GOAWAY is the last word.
+
+        Requests that are still here must not travel with it: their callers are told that they did not.
+        """
+        self._output = [piece for piece in self._output if piece[3] == frames.GOAWAY]
         streams = list(self._streams.values())
         self._streams.clear()
         self._blocked.clear()

@@ -105,10 +105,11 @@ class Switchboard:
     def outcome(self, call: calls.Call) -> errors.Outcome:
         """What a call that ends without an answer may have done.
 
-        A request whose last byte did not leave this process cannot have been applied.
+        A request whose last byte cannot leave this process any more cannot be applied.  That it has not left
+        yet says nothing: who sends next sends all that is queued, whoever has given up waiting for it.
         """
         end = call.end_offset
-        sent = end is not None and self._outbox.may_have_left(end)
+        sent = end is not None and (self.closed is None or end <= self._connection.taken_bytes)
         return errors.Outcome.UNKNOWN if sent else errors.Outcome.NONE
 
     # From the reader.

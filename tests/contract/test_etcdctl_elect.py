@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from contract.players import wait_until
-from contract.test_election import Campaign, Watcher, stand
+from contract.players import Call, wait_until
+from contract.test_election import Watcher, stand
 
 import coordkit
 
@@ -107,7 +107,7 @@ def test_a_try_sees_etcdctl(election, etcdctl):
         election.campaign(timeout=0)
     assert [each.value for each in election.contenders()] == [b"other"]
 
-    waiting = Campaign(election.campaign, b"mine", timeout=15)
+    waiting = Call(election.campaign, b"mine", timeout=15)
     wait_until(lambda: len(election.contenders()) == 2, what="our candidacy")
     other.end(signal.SIGINT)
     waiting.end().resign()

@@ -447,7 +447,7 @@ class TestDeafServers:
         assert channel.statistics().bytes_sent < 16 * 2**20
         server.reads.set()
 
-        assert (status.code, status.outcome) == (grpc.Code.DEADLINE_EXCEEDED, errors.Outcome.NONE)
+        assert (status.code, status.outcome) == (grpc.Code.DEADLINE_EXCEEDED, errors.Outcome.UNKNOWN)
         assert [caller.result() for caller in others] == [b"%d" % number for number in range(5)]
         assert server.served[0].goaway is None
 
@@ -489,9 +489,26 @@ class TestDeafServers:
 
         assert channel.call("/t/m", bytes(16 * 2**20), soon()) == reply
 
+    def test_a_request_that_waits_for_another_sender_is_not_sent_after_its_time(self, peer, opened):
+        """
+        Its caller is told that it was not applied; so it must never be sent.
+        """
+        server = peer(echo)
+        channel = opened(server.channel())
+        channel._outbox._sender = object()  # somebody who does not get on
+
+        status = failure(channel.call, "/t/m", b"too late", Deadline.after(0.05))
+        channel._outbox._sender = None
+
+        assert (status.code, status.outcome) == (grpc.Code.DEADLINE_EXCEEDED, errors.Outcome.NONE)
+        assert channel.call("/t/m", b"in time", soon()) == b"in time"
+        assert len(server.requests) == 1
+
     def test_the_watchdog_is_not_held_up_by_a_full_buffer(self, peer, opened, quick):
         """
         A peer that neither reads nor speaks is given up, without any deadline.
+
+        What was taken from the queue to be sent may have left, as far as anybody can be sure.
         """
         server = peer(hold, **LARGE)
         channel = opened(server.channel())
@@ -499,7 +516,7 @@ class TestDeafServers:
 
         status = failure(channel.call, "/t/m", bytes(16 * 2**20), NEVER)
 
-        assert (status.code, status.outcome) == (grpc.Code.UNAVAILABLE, errors.Outcome.NONE)
+        assert (status.code, status.outcome) == (grpc.Code.UNAVAILABLE, errors.Outcome.UNKNOWN)
         assert "no answer to a ping" in status.message
 
 

@@ -268,6 +268,46 @@ class TestRequests:
         assert [reset.error_code for reset in resets] == [h2.errors.ErrorCodes.CANCEL]
         assert stream.events == []
 
+    def test_a_request_that_is_still_here_goes_nowhere(self, pair):
+        """
+        Nobody has taken it to send it: it is dropped, and what others have queued travels alone.
+        """
+        dropped = machines.request(pair.client, b"dropped")
+        other = machines.request(pair.client, b"other")
+
+        pair.client.reset(dropped)
+        pair.shuttle()
+
+        assert dropped.end_offset is None
+        assert bodies(pair.events) == {other.id: b"other"}
+        assert not of(pair.events, h2.events.StreamReset)
+
+    def test_a_request_that_was_taken_may_still_arrive(self, pair):
+        """
+        Who took it may send it at any time: it is followed by RST_STREAM, and nobody says that it did not go.
+        """
+        taken = machines.request(pair.client, b"taken")
+        on_its_way = pair.client.take_output()
+
+        pair.client.reset(taken)
+
+        assert taken.end_offset is not None and taken.end_offset <= pair.client.taken_bytes
+        assert b"taken" in b"".join(on_its_way)
+        assert b"".join(pair.client.take_output())[3] == frames.RST_STREAM
+
+    def test_nothing_but_a_goodbye_travels_when_all_is_abandoned(self, pair):
+        """
+        A request whose caller is told that it did not go must not go with the GOAWAY.
+        """
+        machines.request(pair.client, b"request")
+        with pytest.raises(http2.ProtocolError):
+            pair.client.receive(frames.pack(frames.DATA, 0, 0, b""))
+
+        pair.client.abandon_all()
+
+        (left,) = pair.client.take_output()
+        assert left[3] == frames.GOAWAY
+
     def test_a_stream_that_was_never_opened_is_reset_silently(self, pair):
         """
         The server has not heard of it, and RST_STREAM on an idle stream would end the connection.

@@ -106,30 +106,6 @@ class TestSending:
 
         assert wire.taken == b"a piece of some length"
 
-    def test_what_may_have_left(self, boxes):
-        """
-        While a send is under way all of it may have left; after it, what the kernel took.
-        """
-        wire = Wire()
-        box = boxes(wire)
-        start = box.connection.queued_bytes
-        box.queue(b"0123456789")
-        during = []
-        plain_send = wire.send
-
-        def send(octets: bytes) -> int:
-            during.append(box.outbox.may_have_left(start + 10))
-            if len(during) == 2:
-                raise OSError("gone")
-            return plain_send(octets[:4])
-
-        wire.send = send
-        before = box.outbox.may_have_left(start + 1)
-        box.outbox.flush()
-
-        assert (before, during) == (False, [True, True])
-        assert box.failures == ["gone"]
-
     def test_a_broken_connection_is_reported_once_per_sender(self, boxes):
         """
         The error's own words, and no exception.
@@ -265,19 +241,6 @@ class TestFullBuffers:
         pusher.join(peers.PATIENCE_S)
         assert not pusher.is_alive()
         eventually(lambda: box.outbox.idle and box.idle)
-
-    def test_what_was_not_sent_cannot_have_left(self, boxes, pair):
-        """
-        Bytes behind a full buffer are certainly not the peer's.
-        """
-        ours, _ = pair
-        box = boxes(ours)
-        box.queue(bytes(10**7))
-
-        box.outbox.flush()
-
-        assert box.outbox.may_have_left(box.outbox.sent_bytes)
-        assert not box.outbox.may_have_left(box.connection.queued_bytes)
 
 
 @pytest.fixture
