@@ -625,7 +625,7 @@ class TestCoordkit:
         text = shown.decode()
         for words in ("acquisitions/s", "wait p99", "hand-over p50", "fairness", "floor of a hand-over"):
             assert words in text
-        assert "correctness: one holder at a time, in order; no violation" in text
+        assert "correctness: overlaps 0, order inversions 0, fences rising; no violation" in text
 
     def test_contenders_of_one_process_are_measured_as_json(self, etcd):
         """

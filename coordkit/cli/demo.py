@@ -23,7 +23,8 @@ exit status: 0; 1 when a rule was broken or a worker died (the history is kept);
 def register(commands: Any) -> None:
     """Add `demo`."""
     parser = options.command(commands, "demo", "contend for one lock on a private etcd", _EXAMPLE, run)
-    parser.add_argument("--seconds", type=options.positive, default=10.0, help="of contention; default 10")
+    seconds = "of contention, in five parts; default 10"
+    parser.add_argument("--seconds", type=options.positive, default=10.0, help=seconds)
     parser.add_argument("--processes", type=options.count, default=8, help="that contend; default 8")
 
 
@@ -41,5 +42,5 @@ def run(arguments: argparse.Namespace) -> int:
         floor_samples=min(200, round(100 * seconds) + 20),
     )
     report = contend.measure(None, plan, [Scenario("processes", arguments.processes)])
-    report.show()
+    report.show_verdict_first()
     return 0 if report.clean else failure.VIOLATION

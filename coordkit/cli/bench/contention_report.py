@@ -104,10 +104,7 @@ class Report:
 
     def show(self) -> None:
         """To standard output, for people."""
-        kind = "private etcd" if self.server.private else "etcd"
-        spread = f"median of {self.plan.repeats} repeats (lowest to highest)"
-        title = f"{self.primitive.name}: {kind} {self.server.version}; {spread}"
-        table(title, self.results).show()
+        self._show_table()
         for bar in self.bars:
             print(bar)
         if self.server.endpoint is None and self.primitive.floors:
@@ -115,6 +112,21 @@ class Report:
         if warning := machine.busy(self.load):
             print(warning)
         print(self.correctness())
+        self._show_failures()
+
+    def show_verdict_first(self) -> None:
+        """For somebody who sees it for the first time: is it right, and how does it do; no bars."""
+        print(self.correctness())
+        self._show_failures()
+        self._show_table()
+
+    def _show_table(self) -> None:
+        kind = "private etcd" if self.server.private else "etcd"
+        spread = f"median of {self.plan.repeats} repeats (lowest to highest)"
+        title = f"{self.primitive.name}: {kind} {self.server.version}; {spread}"
+        table(title, self.results).show()
+
+    def _show_failures(self) -> None:
         for result in self.results:
             if result.failure:
                 print(f"{result.scenario.name} failed: {result.failure}")

@@ -144,9 +144,10 @@ def _judge_sessions(history: list[Operation], _: Context) -> Verdict:
     return Verdict(len(seen), tuple(violations))
 
 
+_EXCLUSIVE = "overlaps 0, order inversions 0, fences rising"
 _EACH = (
     Primitive(
-        "lock", "one holder at a time, in order", lambda history, _: checkers.check_lock(history),
+        "lock", _EXCLUSIVE, lambda history, _: checkers.check_lock(history),
         checkers.holds_of, figures.from_holder_to_holder, _lock_bars,
     ),
     Primitive(
@@ -159,7 +160,7 @@ _EACH = (
         checkers.holds_of, figures.none,
     ),
     Primitive(
-        "cohort", "one holder at a time, in order", lambda history, _: checkers.check_lock(history),
+        "cohort", _EXCLUSIVE, lambda history, _: checkers.check_lock(history),
         checkers.holds_of, figures.from_holder_to_holder, _cohort_bars, beside=("lock", "baton"),
     ),
     Primitive(
