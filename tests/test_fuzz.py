@@ -52,7 +52,7 @@ def counts(request: pytest.FixtureRequest) -> Iterator[None]:
             reporter.write_line(f"fuzz: {name}: {taken} inputs, {REFUSED[name]} refused")
 
 
-class Sink:
+class Sink(sending.Stream):
     """What a stream was told, however it was put together."""
 
     def __init__(self, told: list[Any], name: int) -> None:
@@ -111,7 +111,7 @@ def receive(pieces: list[bytes]) -> tuple[list[Any], bool, http2.Connection]:
     connection = http2.Connection()
     told: list[Any] = []
     for number in range(3):
-        connection.open(sending.Stream(Sink(told, number)), b"\x83", b"body", end=number != 2)
+        connection.open(Sink(told, number), b"\x83", b"body", end=number != 2)
     try:
         for piece in pieces:
             connection.receive(piece)
