@@ -125,7 +125,7 @@ class Tally:
 
 
 def start_anew(server: LocalEtcd) -> None:
-    """By a kill; but 3.5.0 to 3.5.2 can forget in a crash what they have told, and that is not ours to judge."""
+    """By a kill; but 3.5.0 to 3.5.2 can forget in a crash what they have told, which is not ours to judge."""
     if server.version in ("3.5.0", "3.5.1", "3.5.2"):
         server.restart()
     else:
