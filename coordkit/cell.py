@@ -296,7 +296,8 @@ class Cell(typing.Generic[S]):
         request = kv.txn_request(
             # Nobody changed it since we looked.
             [kv.mod(self.key) == revision],
-            puts if changed else [],
+            # The receipt always: a transaction that only reads can end an old server (`Client.look`).
+            puts if changed else puts[1:],
             # Somebody did: what is there now, and what became of an earlier copy of this transaction.
             [kv.get(self.key), kv.get(receipt)],
         )
