@@ -12,7 +12,7 @@ bin = .venv/bin
 
 help:
 	@echo "make demo      8 processes contend for one lock on a private etcd, and a checker judges"
-	@echo "make test      the tests, in plain threads and again under gevent (under 8 minutes)"
+	@echo "make test      the tests, in plain threads and again under gevent (about 10 minutes)"
 	@echo "make test-all  the same on every Python 3.10 to 3.13 found"
 	@echo "make check     ruff, mypy --strict, import arrows; make fix mends what ruff can"
 	@echo "make bench     benchmarks on a private etcd;  make soak: long runs with faults"

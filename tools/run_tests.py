@@ -5,7 +5,7 @@ usage: run_tests.py [--all | --soak] [pytest arguments]
 --all   on every Python 3.10 to 3.13 found, each in an environment of its own under .venvs
 --soak  the long tests instead of the others, without a limit
 
-COORDKIT_TEST_LIMIT_S (900) bounds them together.  A blocked gevent hub stops every timer inside the
+COORDKIT_TEST_LIMIT_S (1800) bounds them together.  A blocked gevent hub stops every timer inside the
 process, so only a limit from outside is certain to end a run.
 """
 
@@ -180,7 +180,7 @@ def run_everywhere(arguments: list[str], limit_s: float) -> dict[str, int]:
 def main(arguments: list[str]) -> int:
     """The command line."""
     option = arguments.pop(0) if arguments[:1] in (["--all"], ["--soak"]) else ""
-    limit_s = float(os.environ.get("COORDKIT_TEST_LIMIT_S") or 900)
+    limit_s = float(os.environ.get("COORDKIT_TEST_LIMIT_S") or 1800)
     if option == "--all":
         statuses = run_everywhere([*SHORT, *arguments], limit_s)
     elif option == "--soak":
