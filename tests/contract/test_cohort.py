@@ -124,18 +124,18 @@ def test_an_interrupted_waiter_is_passed_over(coord, monkeypatch):
     Wherever it strikes: queued, or just when it was handed the lock.
     """
     nap = cohort.Local.sleep
-    struck = []
+    asleep = threading.Event()
+    ends = []
 
     def interrupted(local, deadline) -> None:
         if threading.current_thread().name == "victim":
-            if struck:
+            if ends:
+                asleep.set()
                 nap(local, deadline)  # until it is handed the lock
-            struck.append(local)
             raise Interrupt
         nap(local, deadline)
 
     monkeypatch.setattr(cohort.Local, "sleep", interrupted)
-    ends = []
 
     def acquire(lock) -> None:
         try:
@@ -144,11 +144,11 @@ def test_an_interrupted_waiter_is_passed_over(coord, monkeypatch):
             ends.append(error)
 
     lock = coord.cohort_lock("x")
-    for _ in range(2):
+    for happened in (lambda: ends, asleep.is_set):
         lock.acquire()
         victim = threading.Thread(target=acquire, args=(coord.cohort_lock("x"),), name="victim")
         victim.start()
-        wait_until(lambda: lock._latest._queue or ends)
+        wait_until(happened)
         follower = visit(coord.cohort_lock("x"))
         lock.release()
         victim.join()
