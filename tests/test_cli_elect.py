@@ -115,7 +115,7 @@ class TestElections:
         """
         The one that is meant, by its fence; it learns of that.
         """
-        assert "nobody holds" in cli("elect", "resign", "chair", "--yes").err
+        assert "nobody leads" in cli("elect", "resign", "chair", "--yes").err
         leadership = coord.election("chair").campaign("me")
 
         other = cli("elect", "resign", "chair", "--yes", "--fence", str(leadership.fence + 1))

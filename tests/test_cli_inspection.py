@@ -82,8 +82,8 @@ class TestLocks:
         told = cli("lock", "show", "report")
 
         rows = [each.split() for each in told.out.splitlines()[4:-1]]
-        assert [row[-11] for row in rows] == ["anna", "bert", "carl"]
-        assert {row[-10] for row in rows} == {f"{socket.gethostname()}:{os.getpid()}"}
+        assert [row[-10] for row in rows] == ["anna", "bert", "carl"]
+        assert {row[-9] for row in rows} == {f"{socket.gethostname()}:{os.getpid()}"}
         assert told.status == 0
         assert cli("lock", "show", "free").status == 1
         assert cli("lock", "show", "report", "--kind", "semaphore", "-q") == Told(1, "", "")

@@ -84,7 +84,7 @@ def connection(parser: argparse.ArgumentParser) -> None:
     """Add where etcd is and how to speak to it."""
     group = parser.add_argument_group("connection")
     where = group.add_mutually_exclusive_group()
-    where.add_argument("--url", help="etcd://user:password@host:port,host:port/namespace?ttl=10")
+    where.add_argument("--url", help="as in etcd://me:secret@db1:2379,db2:2379/app")
     where.add_argument("--endpoints", help="host:port,host:port")
     for name, what in GIVEN.items():
         kind = positive if name == "timeout" else str
@@ -101,6 +101,13 @@ def speech(parser: argparse.ArgumentParser) -> None:
 def document(parser: argparse.ArgumentParser) -> None:
     """Add --json."""
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def usual(parser: argparse.ArgumentParser) -> None:
+    """Add --json, and what `connection` and `speech` add."""
+    document(parser)
+    connection(parser)
+    speech(parser)
 
 
 def settings_of(arguments: argparse.Namespace) -> settings.Settings:

@@ -49,9 +49,7 @@ def register(commands: Any) -> None:
         parser.add_argument("session", metavar="SESSION", help="its id, or its identity")
     revoke_parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     for parser in (ls_parser, show_parser, revoke_parser):
-        options.document(parser)
-        options.connection(parser)
-        options.speech(parser)
+        options.usual(parser)
 
 
 def ls(arguments: argparse.Namespace) -> int:

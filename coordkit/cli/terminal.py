@@ -25,6 +25,16 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
+    def without_empty(self, nothing: str = "-") -> Table:
+        """Less the columns, but the first, in which no row has anything."""
+        kept = [
+            number
+            for number in range(len(self.columns))
+            if not number or any(row[number] != nothing for row in self.rows)
+        ]
+        columns, *rows = ([row[number] for number in kept] for row in (self.columns, *self.rows))
+        return Table(self.title, columns, rows)
+
     def show(self) -> None:
         """To standard output."""
         if not (sys.stdout.isatty() and self._show_rich()):

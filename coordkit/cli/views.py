@@ -68,8 +68,12 @@ class View:
 
     def elections(self, elections: Iterable[censuses.Primitive]) -> Table:
         """One row for each election."""
-        rows = [[name, *rest[:-1]] for name, _, *rest in self._rows(elections)]
-        return Table("elections", ["name", "leader", "fence", "for", "lease", "from", "others"], rows)
+        # A candidate's value is its user's own: it does not tell since when.
+        rows = [
+            [name, leader, fence, lease, whence, others]
+            for name, _, leader, fence, _, lease, whence, others, _ in self._rows(elections)
+        ]
+        return Table("elections", ["name", "leader", "fence", "lease", "from", "others"], rows)
 
     def _rows(self, locks: Iterable[censuses.Primitive]) -> list[list[str]]:
         return list(map(self._row, locks))
@@ -100,7 +104,8 @@ class View:
     def line(self, lock: censuses.Primitive) -> Table:
         """One row for each that stands in a line."""
         standing = lock.standing
-        rows = [self._place("holds", each) for each in standing.holders]
+        leads = "leads" if lock.kind == "election" else "holds"
+        rows = [self._place(leads, each) for each in standing.holders]
         rows += [self._place(f"waits {n}.", each) for n, each in enumerate(standing.waiters, 1)]
         rows += [self._place("there", each) for each in standing.members]
         note = f", {plain(standing.note)}" if standing.note else ""
@@ -108,7 +113,7 @@ class View:
             f"{lock.kind} {plain(lock.name)}{note}",
             ["", "who", "from", "as", "fence", "came", "lease", "session"],
             rows,
-        )
+        ).without_empty()
 
     def _place(self, how: str, place: kinds.Place) -> list[str]:
         session = self.census.session_of(place)

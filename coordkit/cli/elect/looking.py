@@ -47,9 +47,7 @@ def register(group: Any) -> None:
     resign_parser.add_argument("--fence", type=options.count, help="of the leader that is meant")
     resign_parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     for parser in (ls_parser, show_parser, resign_parser):
-        options.document(parser)
-        options.connection(parser)
-        options.speech(parser)
+        options.usual(parser)
 
 
 def ls(arguments: argparse.Namespace) -> int:

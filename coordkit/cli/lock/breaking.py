@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from coordkit.cli import failure, options, terminal
 
@@ -25,6 +25,19 @@ exit status: 0 done; 1 nobody holds it, somebody else does by now, or the answer
 several hold it and --fence does not say whom; 69 when etcd does not answer"""
 
 
+class Words(NamedTuple):
+    """How it is said of one kind."""
+
+    question: str
+    done: str
+    held: str
+    nobody: str
+
+
+_LOCK = Words("Break", "broken", "held by", "nobody holds it")
+_ELECTION = Words("Depose", "deposed", "led by", "nobody leads")
+
+
 def register(group: Any) -> None:
     """Add `lock break`."""
     parser = options.command(group, "break", _SUMMARY, _EXAMPLES, run)
@@ -34,9 +47,7 @@ def register(group: Any) -> None:
     listing.add_kind(parser)
     parser.add_argument("--fence", type=options.count, help="of the holder that is meant")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    options.document(parser)
-    options.connection(parser)
-    options.speech(parser)
+    options.usual(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -50,32 +61,33 @@ def run(arguments: argparse.Namespace) -> int:
     from coordkit.inspection import reading
 
     options.listen(arguments)
+    words = _ELECTION if arguments.kind == "election" else _LOCK
     with options.connect(arguments) as coord:
         reader = reading.Reader(coord.client, coord.settings.namespace)
         view, lock = listing.look(reader, arguments.kind, arguments.name)
-        holder = _chosen(lock, view, arguments.fence)
-        told = f"{lock.kind} {arguments.name!r}, held by {_described(view, holder)}"
-        if not terminal.confirm(f"Break {told}?", arguments.yes):
-            raise failure.CommandFailed("not broken")
+        holder = _chosen(lock, view, arguments.fence, words)
+        told = f"{lock.kind} {arguments.name!r}, {words.held} {_described(view, holder)}"
+        if not terminal.confirm(f"{words.question} {told}?", arguments.yes):
+            raise failure.CommandFailed(f"not {words.done}")
         txn = coord.kv.txn().when(kv.create(holder.key) == holder.fence).then(kv.delete(holder.key))
         result = txn.commit()
     if not result.succeeded:
         raise failure.CommandFailed(f"{told}: it was given up meanwhile; nothing was done")
     if arguments.json:
         document = {**view.place_document(holder), "kind": lock.kind, "name": lock.name}
-        print(views.dump({"revision": result.revision, "broken": document}))
+        print(views.dump({"revision": result.revision, words.done: document}))
     elif not arguments.quiet:
-        print(f"broken: {told}")
+        print(f"{words.done}: {told}")
     return 0
 
 
-def _chosen(lock: census.Primitive, view: views.View, fence: int | None) -> kinds.Place:
+def _chosen(lock: census.Primitive, view: views.View, fence: int | None, words: Words) -> kinds.Place:
     holders = lock.standing.holders
     if fence is not None:
         holders = tuple(each for each in holders if each.fence == fence)
     if not holders:
         with_it = "" if fence is None else f" with fence {fence}"
-        raise failure.CommandFailed(f"{lock.kind} {lock.name!r}: nobody holds it{with_it}")
+        raise failure.CommandFailed(f"{lock.kind} {lock.name!r}: {words.nobody}{with_it}")
     if len(holders) > 1:
         names = "; ".join(_described(view, each) for each in holders)
         raise failure.CommandFailed(f"several hold it, say --fence: {names}", failure.USAGE)

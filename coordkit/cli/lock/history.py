@@ -20,7 +20,7 @@ examples:
 
 It is read back from etcd's own revisions, up to its last compaction; the output says from which one on.  The
 order is certain.  Times are what those who joined wrote down by their own clocks; ~ marks an estimate between
-two of them, - what cannot even be estimated.
+two of them, - what cannot even be estimated.  All times are UTC.  "From" is the revision, "at" the time.
 
 exit status: 0; 1 nothing is known, or the time ran out before all was read; 69 when etcd does not answer"""
 
@@ -42,9 +42,7 @@ def register(group: Any) -> None:
         default=DEFAULT_PATIENCE_S,
         help=f"seconds to read for; default {DEFAULT_PATIENCE_S:g}",
     )
-    options.document(parser)
-    options.connection(parser)
-    options.speech(parser)
+    options.usual(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -111,8 +109,8 @@ class _Told:
             ]
             for each in self._shown
         ]
-        columns = ["fence", "who", "as", "joined", "held from", "at", "gone at", "at", "how"]
-        return Table(plain(self.title), columns, rows)
+        columns = ["fence", "who", "as", "joined at", "held from", "held at", "gone from", "gone at", "how"]
+        return Table(plain(self.title), columns, rows).without_empty()
 
     def extent(self) -> str:
         """What is known, and what not."""

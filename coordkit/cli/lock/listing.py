@@ -40,9 +40,7 @@ def register(group: Any) -> None:
     show_parser.add_argument("name", metavar="NAME", help="of the lock")
     add_kind(show_parser)
     for parser in (ls_parser, show_parser):
-        options.document(parser)
-        options.connection(parser)
-        options.speech(parser)
+        options.usual(parser)
 
 
 def add_kind(parser: argparse.ArgumentParser) -> None:
@@ -89,7 +87,8 @@ def show(arguments: argparse.Namespace) -> int:
     elif somebody:
         view.line(lock).show()
     elif not arguments.quiet:
-        print(f"{lock.kind} {arguments.name!r}: nobody holds or awaits it")
+        nobody = "nobody stands" if lock.kind == "election" else "nobody holds or awaits it"
+        print(f"{lock.kind} {arguments.name!r}: {nobody}")
     return 0 if somebody else 1
 
 

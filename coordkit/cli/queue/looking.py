@@ -46,9 +46,7 @@ def register(commands: Any) -> None:
 def _command(commands: Any, name: str, summary: str, run: options.Run) -> argparse.ArgumentParser:
     parser = options.command(commands, name, summary, _EXAMPLES[name], run)
     parser.add_argument("name", metavar="NAME", help="of the queue")
-    options.document(parser)
-    options.connection(parser)
-    options.speech(parser)
+    options.usual(parser)
     return parser
 
 

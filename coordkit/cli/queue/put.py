@@ -38,9 +38,7 @@ def register(commands: Any) -> None:
         "--delay", type=options.duration, default=0.0, metavar="SEC", help="until it can be taken"
     )
     parser.add_argument("--dedup-id", metavar="ID", help="an item of this id is put once in five minutes")
-    options.document(parser)
-    options.connection(parser)
-    options.speech(parser)
+    options.usual(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
