@@ -6,10 +6,15 @@ is called at just these places, and may raise.
 
 from __future__ import annotations
 
+import _weakrefset
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from types import FrameType
+
+#: Ctrl-C may spoil threading's own locks; and weakref's functions are called wherever Python collects.
+THEIRS = (threading.__file__, weakref.__file__, _weakrefset.__file__)
 
 
 def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
@@ -26,7 +31,7 @@ def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
         ours = "/coordkit/wire/" in frame.f_code.co_filename
         if ours and event in ("call", "return"):
             depth += 1 if event == "call" else -1
-        theirs = frame.f_code.co_filename == threading.__file__  # whose own locks Ctrl-C may spoil
+        theirs = frame.f_code.co_filename in THEIRS
         if event in ("call", "c_return") and (ours or depth) and not theirs:
             places += 1
             if places == number:
