@@ -94,6 +94,10 @@ def start(
         "COORDKIT_TEST_CLAIMS": claims,
         "PYTHONFAULTHANDLER": "1",
     }
+    # The tests start hundreds of programs: where nothing may be compiled for keeps, half of their time would
+    # go into compiling.  What is kept here is ignored by git, and gone with `make clean`.
+    if environment.pop("PYTHONDONTWRITEBYTECODE", ""):
+        environment["PYTHONPYCACHEPREFIX"] = str(ROOT / ".pytest_cache" / "bytecode")
     errors = None if output is None else subprocess.STDOUT
     return subprocess.Popen(
         [python, *MODES[mode], "-o", f"cache_dir=.pytest_cache/{run.replace(' ', '-')}", *arguments],
