@@ -85,6 +85,7 @@ class Session(leased.LeasedKeys):
         self._chores = worker.Worker(f"coordkit-chores-{lease_id:x}")
         self.identity_json = json.dumps(link.identity).encode()
         self._pulse = pulses.Pulse(lease_id, ttl_s, granted_s, link.attendant.news)
+        self._heart = hearts.heart_for(link.client.options)
         self._watch: watch.Watch | None = None
         _SESSIONS.add(self)
 
@@ -111,7 +112,7 @@ class Session(leased.LeasedKeys):
         return session
 
     def _begin(self, deadline: Deadline) -> None:
-        hearts.heart_for(self.client.options).order("add", self._pulse)
+        self._heart.order("add", self._pulse)
         # Watched before it is put: then the watch stands at an older revision, and no read must confirm it.
         self._watch = self.link.watcher.watch(self.key, _KeyWatch(self), filters=(watch.NO_PUTS,))
         txn = kv.txn_request(
@@ -247,7 +248,7 @@ class Session(leased.LeasedKeys):
                 hold.on_lost(reason)
         for waiter in waiters:
             waiter.wake()
-        hearts.heart_for(self.client.options).order("remove", self._pulse)
+        self._heart.order("remove", self._pulse)
         self.link.attendant.remove(self._pulse)
         if state is State.LOST:
             if self._terms.on_lost == "exit":

@@ -13,15 +13,19 @@ cost no more than their renewals.
 
 from __future__ import annotations
 
+import atexit
 import collections
 import heapq
 import itertools
 import os
 import random
+import sys
 import threading
+import time
+import typing
 
 from coordkit import errors
-from coordkit.deadline import LONGEST_WAIT_S, NEVER, boottime
+from coordkit.deadline import LONGEST_WAIT_S, NEVER, Deadline, boottime
 from coordkit.etcd import client as clients
 from coordkit.etcd import lease as leases
 from coordkit.etcd import options as opts
@@ -33,6 +37,7 @@ SLACK_S = 0.02  # what is due within this goes along
 LATE_S = 0.1  # who wakes up so much later than he meant to was stopped, or starved
 CATCH_UP_S = 0.05  # then what has arrived meanwhile is read first
 LEAST_DIAL_S = 0.5
+STOP_S = 1.0  # what waiting for its end may take at exit
 
 
 class Heart:
@@ -41,7 +46,9 @@ class Heart:
     def __init__(self, options: opts.Options) -> None:
         self._options = options
         self._pid = os.getpid()
+        self._pool: typing.Any = None  # under gevent, of its one native thread
         # From the process to the heart:
+        self._stopping = False
         self._orders: collections.deque[tuple[str, pulses.Pulse]] = collections.deque()
         self._bell = threading.Event()
         # The heart's own:
@@ -56,6 +63,7 @@ class Heart:
         self._dial_at_s = 0.0
         self._heard: tuple[channels.Channel | None, float] = (None, 0.0)  # the last answer: on what, and when
         self._trouble = ""
+        self._native_id = 0
 
     def start(self) -> None:
         """Begin, on a native thread whatever was patched."""
@@ -67,6 +75,25 @@ class Heart:
         else:
             threading.Thread(target=self._beat, name="coordkit-heart", daemon=True).start()
 
+    def stop(self) -> None:
+        """Under gevent, before the interpreter ends: wait for the end of the thread.
+
+        Python ends threads that ask for its lock by then, wherever they are: in the middle of a greenlet's
+        switch that is a segmentation fault.  A plain thread can be left to it.
+        """
+        if self._pool is None or os.getpid() != self._pid:
+            return
+        import gevent
+
+        self._stopping = True
+        self._bell.set()
+        limit = Deadline.after(STOP_S)
+        if self._pool.hub is gevent.get_hub():  # nobody else may touch it
+            with gevent.Timeout(limit.remaining(), False):
+                self._pool.kill()
+            while self._native_id in sys._current_frames() and not limit.expired:
+                time.sleep(0.001)
+
     def order(self, what: str, pulse: pulses.Pulse) -> None:
         """Tell the heart to "add" or "remove" a pulse."""
         self._orders.append((what, pulse))
@@ -75,12 +102,18 @@ class Heart:
     # On the heart's thread.
 
     def _beat(self) -> None:
-        while os.getpid() == self._pid:
+        if self._pool is not None:
+            from gevent import monkey
+
+            self._native_id = monkey.get_original("_thread", "get_ident")()
+        while os.getpid() == self._pid and not self._stopping:
             self._sleep()
             try:
                 self._turn()
             except Exception as error:  # whatever it is, the other leases must be renewed
                 self._stumble(error)
+        if self._stopping and self._client is not None:
+            self._client.close()
 
     def _sleep(self) -> None:
         nap_s = self._nap_s()
@@ -307,5 +340,14 @@ def heart_for(options: opts.Options) -> Heart:
     return heart
 
 
+def _stop_all() -> None:
+    """At exit; what is closed there was registered later, and so comes before this."""
+    hearts = list(_HEARTS.values())
+    _HEARTS.clear()  # who opens a session even later gets another one
+    for heart in hearts:
+        heart.stop()
+
+
+atexit.register(_stop_all)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_HEARTS.clear)

@@ -88,6 +88,12 @@ def _hear(sock: socket.socket, deadline: Deadline, when: str) -> bytes:
 def _targets(address: addresses.Address) -> list[tuple[int, typing.Any]]:
     if address.path:
         return [(socket.AF_UNIX, address.path)]
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, address.host)
+        except OSError:
+            continue
+        return [(family, (address.host, address.port))]  # nobody to ask: under gevent that takes a thread
     found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     return [(family, target) for family, _, _, _, target in found]
 

@@ -398,3 +398,30 @@ class TestExit:
 
         assert output(process) == ["None None None"]
         assert left() == []
+
+    def test_no_native_thread_switches_greenlets_while_the_interpreter_ends(self, child, mode, etcd, namespace):
+        """
+        Python ends it in the middle of a switch: a segmentation fault.  So the heart has ended before.
+        """
+        if mode != "gevent":
+            pytest.skip("a plain thread can be left to the interpreter")
+        program = child(
+            """
+            import atexit, sys, time
+
+            def count():
+                print(len(sys._current_frames()))
+
+            atexit.register(count)  # before coordkit's own, so it comes after them
+
+            import coordkit
+
+            coord = coordkit.connect(sys.argv[1])
+            with coord.lock("a"):
+                while len(sys._current_frames()) == 1:  # the heart's thread is starting
+                    time.sleep(0.01)
+            """,
+            f"etcd://{etcd.endpoint}/{namespace}",
+        )
+
+        assert output(program) == ["1"]
