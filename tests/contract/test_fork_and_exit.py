@@ -399,7 +399,7 @@ class TestExit:
         assert output(process) == ["None None None"]
         assert left() == []
 
-    def test_no_native_thread_switches_greenlets_while_the_interpreter_ends(self, child, mode, etcd, namespace):
+    def test_no_native_thread_switches_greenlets_at_the_end(self, child, mode, etcd, namespace):
         """
         Python ends it in the middle of a switch: a segmentation fault.  So the heart has ended before.
         """
