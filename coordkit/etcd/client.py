@@ -179,6 +179,28 @@ class Client:
         reply = self.unary(TXN, request, messages.TxnResponse, deadline)
         return kv.TxnResult(reply, reply.header.revision)
 
+    def judge(self, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
+        """A transaction that has compares, and nothing to do in either case.
+
+        etcd answers it from what the member has, however old that is.  So a linearizable read comes first,
+        and an answer that is older than that does not count.
+
+        Cost: 2 round trips.
+        """
+        floor = self.read(messages.RangeRequest(key=request.key, count_only=True), deadline).header.revision
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                reply = self.unary(TXN, request, messages.TxnResponse, deadline, True)
+            except OUTAGE as error:
+                error.outcome = errors.Outcome.NONE  # it never does anything
+                raise
+            if reply.header.revision >= floor:
+                return kv.TxnResult(reply, reply.header.revision)
+            lags = f"a member at revision {reply.header.revision} is behind {floor}"
+            self.drop_channel(lags)
+            pause_s = pause(pause_s, deadline, errors.Unavailable(lags, errors.Outcome.NONE))
+
     def note(self, header: messages.ResponseHeader) -> None:
         """Remember the newest revision; refuse another cluster.
 

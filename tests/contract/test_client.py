@@ -18,7 +18,7 @@ from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import dialler as diallers
 from coordkit.etcd import endpoints, kv, watch
-from coordkit.testing import LocalEtcd, compact, loopback
+from coordkit.testing import EtcdCluster, LocalEtcd, compact, loopback
 from coordkit.wire import grpc, messages
 
 QUICK = ("--heartbeat-interval=10", "--election-timeout=100", "--bcrypt-cost=4")
@@ -309,6 +309,33 @@ class TestTransactions:
         Without conditions it succeeds, and its revision is the current one.
         """
         assert coord.kv.txn().commit().succeeded
+
+    @pytest.mark.timeout(90)
+    def test_conditions_alone_are_not_judged_by_a_member_that_lags(self, etcd_binary):
+        """
+        etcd answers a transaction without operations from what the member has: here, a key that is gone.
+        """
+        with EtcdCluster(3, etcd_binary, arguments=QUICK) as cluster:
+            lags, *others = cluster.members
+            with (
+                coordkit.connect(f"etcd://{lags.endpoint}/x") as coord,
+                coordkit.connect([each.endpoint for each in others], namespace="x") as elsewhere,
+            ):
+                condition = kv.create("/x/key") == coord.kv.put("/x/key", "")
+                assert coord.kv.txn().when(condition).commit().succeeded
+                lags.pause()
+                elsewhere.kv.delete("/x/key", timeout=20)
+                for other in others:
+                    other.pause()
+                lags.resume()
+
+                with pytest.raises((errors.Unavailable, errors.DeadlineExceeded)) as caught:
+                    coord.kv.txn().when(condition).commit(timeout=1)
+
+                assert caught.value.outcome is errors.Outcome.NONE
+                for other in others:
+                    other.resume()
+                assert not coord.kv.txn().when(condition).commit(timeout=20).succeeded
 
 
 class TestLooks:
