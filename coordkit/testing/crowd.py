@@ -71,6 +71,8 @@ class Crowd:
         self._hired = 0
         self.alive: list[subprocess.Popen[str]] = []
         self.killed = 0
+        #: The process ids of those who were killed.
+        self.lost: set[int] = set()
 
     def hire(self, source: str, cycles: int = 0) -> subprocess.Popen[str]:
         """One more member: so many cycles in each thread, or 0 for as many as there is time for."""
@@ -86,6 +88,7 @@ class Crowd:
         victim.kill()
         victim.wait()
         self.killed += 1
+        self.lost.add(victim.pid)
 
     def finish(self, timeout_s: float = 60.0) -> None:
         """Let all come to an end, and insist that each did so in order."""

@@ -38,6 +38,14 @@ class Kind(enum.Enum):
     # Of a counter.
     ADD = "add"  # `number` to it; `revision` is not told, `subject` is the value after it
 
+    # Of a double barrier; `subject` is the generation.
+    ENTER = "enter"  # FAIL: not within its time
+    LEAVE = "leave"  # FAIL: left, and not all others within its time
+
+    # Of a gate, as is WAIT: FAIL is a wait whose time ran out.
+    CLOSE = "close"
+    OPEN = "open"
+
     # Of an election; `subject` is the value that is proclaimed.
     CAMPAIGN = "campaign"  # an acquire
     RESIGN = "resign"  # a release
@@ -86,6 +94,12 @@ class Rule(enum.Enum):
     EARLY = "early"  # somebody passed before all had called
     SPLIT = "split"  # one generation was passed by some, and broken for others
     BLEED = "bleed"  # a generation was passed before the one before it had been called for
+
+    # Of a double barrier, as is EARLY.
+    LEFT = "left"  # somebody was told that all had left while one was inside
+
+    # Of a gate.
+    SHUT = "shut"  # somebody passed although it was closed for all of its wait
 
     # Of a counter.
     SUM = "sum"  # what was added for certain is missing, or more is there than may have been added

@@ -17,6 +17,7 @@ from coordkit.testing.history import Kind, Result, Rule
 from coordkit.testing.recorder import Recorder, Told
 
 ATTEMPTS = 3
+CALLS = 500  # that end, at least
 
 MEMBER = f"""
 import itertools, os, threading
@@ -102,20 +103,18 @@ class Observer:
         self._thread.join(10)
 
 
-@pytest.mark.timeout(120)
-def test_processes_that_are_killed(coord, child, etcd, namespace, tmp_path):
-    """
-    Never two leaders, no slot run twice, nobody told of a wrong leader; who is left goes on.
-    """
-    members = crowd.Crowd(child, f"etcd://{etcd.endpoint}/{namespace}?ttl=2", tmp_path, seed=os.getpid())
-    observer = Observer(coord, tmp_path / "observer.jsonl")
+def run(coord, child, etcd, namespace: str, folder: pathlib.Path, kills: int) -> None:
+    seed = f"{os.getpid()}-{folder.name}"
+    members = crowd.Crowd(child, f"etcd://{etcd.endpoint}/{namespace}?ttl=2", folder, seed=seed)
+    observer = Observer(coord, folder / "observer.jsonl")
     for _ in range(4):
         members.hire(MEMBER)
 
-    for kill in (True, True, False):
+    for step in range(kills + 1):
         before = members.completed()
-        wait_until(lambda before=before: members.completed() >= before + 120, 40)
-        if kill:
+        pace = CALLS // (kills + 1)
+        wait_until(lambda before=before, pace=pace: members.completed() >= before + pace, 40)
+        if step < kills:
             members.kill_one()
             members.hire(MEMBER)
     members.finish()
@@ -127,7 +126,10 @@ def test_processes_that_are_killed(coord, child, etcd, namespace, tmp_path):
     election, slots = checkers.check_election(operations), checkers.check_once(operations, ATTEMPTS)
     told = collections.Counter((each.kind.value, each.result.value) for each in operations)
     rules = {rule.value: election.count(rule) + slots.count(rule) for rule in Rule}
-    print(f"{election.holds} terms, {slots.holds} slots; violations: {rules}; calls: {dict(told)}")
+    print(
+        f"{election.holds} terms, {slots.holds} slots, {members.killed} killed; "
+        f"violations: {sum(rules.values())}; calls: {dict(told)}"
+    )
     for violation in (*election.violations, *slots.violations)[:5]:
         print(violation.why)
     assert election.sound and slots.clean
@@ -135,6 +137,26 @@ def test_processes_that_are_killed(coord, child, etcd, namespace, tmp_path):
     assert told["observe", "ok"] >= election.holds
     coord.kv.delete_prefix(f"/{namespace}/once/")
     coord.kv.delete(f"/{namespace}/state")
+
+
+@pytest.mark.timeout(120)
+def test_processes_that_are_killed(coord, child, etcd, namespace, tmp_path):
+    """
+    Never two leaders, no slot run twice, nobody told of a wrong leader; who is left goes on.
+    """
+    run(coord, child, etcd, namespace, tmp_path, kills=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_twenty_times_in_a_row(coord_factory, child, etcd, namespace, tmp_path):
+    """
+    The same, with kills at other moments.
+    """
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run(coord_factory(), child, etcd, namespace, folder, kills=3)
 
 
 def last(members: crowd.Crowd) -> int | None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from coordkit.testing.checkers.barrier import check_barrier
 from coordkit.testing.checkers.counter import check_counter
+from coordkit.testing.checkers.double_barrier import check_double_barrier
 from coordkit.testing.checkers.election import check_election
+from coordkit.testing.checkers.gate import check_gate
 from coordkit.testing.checkers.lock import check_lock, holds_of
 from coordkit.testing.checkers.once import check_once
 from coordkit.testing.checkers.queue import check_queue
@@ -22,7 +24,9 @@ from coordkit.testing.checkers.topic import check_topic
 __all__ = [
     "check_barrier",
     "check_counter",
+    "check_double_barrier",
     "check_election",
+    "check_gate",
     "check_lock",
     "check_once",
     "check_queue",

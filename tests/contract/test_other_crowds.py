@@ -1,0 +1,187 @@
+"""Processes on one value, latch, gate or double barrier, some of them killed: recorded, judged."""
+
+from __future__ import annotations
+
+import collections
+import os
+import pathlib
+import threading
+from collections.abc import Callable
+
+import attrs
+import pytest
+from contract.players import wait_until
+
+import coordkit
+from coordkit import codecs
+from coordkit.testing import checkers
+from coordkit.testing.crowd import Crowd
+from coordkit.testing.history import Kind, Operation, Result, Verdict
+from coordkit.testing.recorder import Recorder, Told
+
+pytestmark = pytest.mark.coordkit_leaves("keys")
+
+COUNT = 10**6  # of the latch: more than the members count down
+PARTIES = 4
+
+IMPORTS = """
+import random, threading
+from coordkit import codecs
+from coordkit.testing import crowd
+from coordkit.testing.history import Kind
+from coordkit.testing.recorder import Told
+"""
+VALUE = """
+def cycle(coord, witness):
+    value, amount = coord.value("crowd", codecs.JSON), random.randrange(1, 9)
+    change = lambda: Told(subject=str(value.update(lambda was: (was or 0) + amount, timeout=30).value))
+    witness.call(Kind.ADD, change, number=amount)
+"""
+LATCH = f"""
+def cycle(coord, witness):
+    latch = coord.latch("crowd", {COUNT})
+    if random.random() < 0.1:
+        witness.call(Kind.WAIT, lambda: Told(done=latch.wait(timeout=0.02)))
+    witness.call(Kind.ADD, lambda: Told(subject=str({COUNT} - latch.count_down(timeout=30))), number=1)
+"""
+GATE = """
+def cycle(coord, witness):
+    gate = coord.gate("crowd")
+    witness.call(Kind.WAIT, lambda: Told(done=gate.wait(timeout=random.uniform(0.001, 0.1))))
+"""
+DOUBLE_BARRIER = f"""
+def cycle(coord, witness):
+    barrier = witness.__dict__.setdefault("barrier", coord.double_barrier("crowd", {PARTIES}))
+
+    def enter():
+        if not barrier.enter(timeout=3):
+            return Told(done=False)
+        inside = barrier._inside[threading.current_thread()]
+        return Told(subject=str(inside.stay.generation.number))
+
+    told = witness.call(Kind.ENTER, enter)
+    if told is not None and told.done:
+        witness.call(Kind.LEAVE, lambda: Told(done=barrier.leave(timeout=10)), subject=told.subject)
+"""
+
+
+class Door:
+    """Opens and closes the gate from here, where nobody is killed."""
+
+    def __init__(self, coord: coordkit.Coordinator, folder: pathlib.Path) -> None:
+        self._gate = coord.gate("crowd")
+        self._witness = Recorder(folder / "door.jsonl").witness("door")
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._enough.wait(0.01):
+            self._witness.call(Kind.CLOSE, lambda: Told(done=self._gate.close()))
+            self._enough.wait(0.03)
+            self._witness.call(Kind.OPEN, lambda: Told(done=self._gate.open()))
+
+    def close(self) -> None:
+        """Leave it open."""
+        self._enough.set()
+        self._thread.join()
+
+
+def judge_value(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
+    return checkers.check_counter(history, coord.value("crowd", codecs.JSON).get().value)
+
+
+def judge_latch(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
+    latch = coord.latch("crowd", COUNT)
+    counted = COUNT - latch.count()
+    assert not latch.wait(timeout=0)
+    assert latch.count_down(COUNT - counted) == 0
+    assert latch.wait(timeout=0)
+    waits = [each for each in history if each.kind is Kind.WAIT]
+    assert waits and all(each.result is not Result.OK for each in waits)  # it never was at zero
+    return checkers.check_counter(history, counted)
+
+
+def judge_gate(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
+    waits = collections.Counter(each.result for each in history if each.kind is Kind.WAIT)
+    assert waits[Result.OK] and waits[Result.FAIL]
+    return checkers.check_gate(history)
+
+
+def judge_double_barrier(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
+    return checkers.check_double_barrier(history, PARTIES, crowd.lost)
+
+
+@attrs.frozen
+class Play:
+    source: str
+    judge: Callable[[coordkit.Coordinator, list[Operation], Crowd], Verdict]
+    forget: Callable[[coordkit.Coordinator], object]
+
+
+PLAYS = {
+    "value": Play(VALUE, judge_value, lambda coord: coord.kv.delete_prefix(_keys(coord, "value"))),
+    "latch": Play(LATCH, judge_latch, lambda coord: coord.latch("crowd", COUNT).delete()),
+    "gate": Play(GATE, judge_gate, lambda coord: coord.gate("crowd").open()),
+    "double barrier": Play(
+        DOUBLE_BARRIER,
+        judge_double_barrier,
+        lambda coord: coord.double_barrier("crowd", PARTIES).delete(),
+    ),
+}
+
+
+def _keys(coord: coordkit.Coordinator, kind: str) -> str:
+    return f"/{coord.settings.namespace}/{kind}/"
+
+
+def run(name: str, coord, child, etcd, folder: pathlib.Path, kills: int, calls: int = 500) -> None:
+    """4 processes of 4 threads, until so many calls have ended; some of them are killed."""
+    play = PLAYS[name]
+    url = f"etcd://{etcd.endpoint}/{coord.settings.namespace}?ttl=2"
+    crowd = Crowd(child, url, folder, seed=f"{os.getpid()}-{folder.name}")
+    source = f"{IMPORTS}{play.source}\ncrowd.take_part(cycle)\n"
+    door = Door(coord, folder) if name == "gate" else None
+    try:
+        for _ in range(4):
+            crowd.hire(source)
+        for step in range(1, kills + 2):
+            goal = calls * step // (kills + 1)
+            wait_until(lambda goal=goal: crowd.completed() >= goal, within_s=60)
+            if step <= kills:
+                crowd.kill_one()
+                crowd.hire(source)
+        crowd.finish()
+    finally:
+        if door is not None:
+            door.close()
+    history = crowd.operations()
+    verdict = play.judge(coord, history, crowd)
+    told = collections.Counter((each.kind.value, each.result.value) for each in history)
+    print(f"{name}: {crowd.killed} killed; {len(verdict.violations)} violations; calls: {dict(told)}")
+    for violation in verdict.violations[:5]:
+        print(violation.why)
+    play.forget(coord)
+    assert verdict.clean
+    assert verdict.holds >= calls // 10
+
+
+@pytest.mark.parametrize("name", PLAYS)
+def test_processes_of_which_some_are_killed(name, coord, child, etcd, tmp_path):
+    """
+    About 500 calls, two kills: no rule is broken.
+    """
+    run(name, coord, child, etcd, tmp_path, kills=2)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", PLAYS)
+def test_twenty_times_in_a_row(name, coord_factory, child, etcd, tmp_path):
+    """
+    The same, with three kills each.
+    """
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        run(name, coord_factory(), child, etcd, folder, kills=3)
