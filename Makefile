@@ -2,7 +2,7 @@
 # activated.  PYTHON=/path/to/python chooses the interpreter, TESTS="tests/test_x.py -k name" what is run.
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all check fix bench bench-peers soak sensitivity docs clean
+.PHONY: help demo test test-all check fix bench bench-peers soak sensitivity model docs clean
 
 # What an active environment exports would reach into ours.
 unexport PYTHONHOME PYTHONPATH VIRTUAL_ENV __PYVENV_LAUNCHER__
@@ -18,6 +18,7 @@ help:
 	@echo "make bench     benchmarks on a private etcd;  make soak: long runs with faults"
 	@echo "make bench-peers  the locks of Go, kazoo, Redis clients and others, beside ours"
 	@echo "make sensitivity  breaks each rule on purpose and shows what notices: docs/verification.md"
+	@echo "make model     every order of every step of the waitlist's protocol, in small worlds: docs/model"
 	@echo "make docs      the manual, into build/docs;  make clean: removes all that was built"
 
 demo:
@@ -59,6 +60,10 @@ soak:
 sensitivity:
 	$(environment) test
 	@$(bin)/python tools/sensitivity.py --write
+
+model:
+	$(environment) test
+	@$(bin)/python docs/model/explore.py
 
 docs:
 	$(environment) docs
