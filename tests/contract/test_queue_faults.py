@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import queue as standard
+import random
 import threading
 
 import pytest
 from contract.players import Call, wait_until
-from contract.queueing import drain, stored
+from contract.queueing import drain, stored, take
 
 import coordkit
 from coordkit import errors, kv
+from coordkit.recipes.queue.delivery import Desk
 from coordkit.recipes.queue.fetcher import Fetcher
 from coordkit.testing import FaultProxy, LocalEtcd
 
@@ -195,6 +199,60 @@ class TestInterruptions:
 
         wait_until(lambda: "claims" not in stored(jobs))
         assert len(drain(jobs)) == 10 - len(taken)
+
+    def test_nothing_is_lost_by_a_crowd_that_has_no_time(self, jobs, unlucky, monkeypatch):
+        """
+        Claims that come when their callers have left go back at once: no session ends here.
+        """
+        proxy, coord = unlucky
+        theirs = coord.queue("jobs")
+        undone, seen = [], []
+        real = Desk.undo
+        monkeypatch.setattr(Desk, "undo", lambda desk, *left: (undone.extend(left), real(desk, *left))[1])
+
+        def hurry():
+            with contextlib.suppress(standard.Empty, errors.Unavailable, errors.DeadlineExceeded):
+                taken = theirs.claim_many(random.choice((1, 10)), timeout=random.uniform(0, 0.06))
+                seen.extend(job.value for job in taken)
+                assert theirs.ack_many(taken) == []
+
+        numbers = itertools.count()
+        proxy.delay(0.01)
+        rushes = 0
+        while rushes < 20 or not undone:  # mostly what one leaves goes to another who waits
+            jobs.put_many([str(next(numbers)) for _ in range(50)])
+            for call in [Call(hurry) for _ in range(16)]:
+                call.end(30)
+            rushes += 1
+
+        assert coord.session.alive
+        wait_until(lambda: "claims" not in stored(jobs))
+        assert stored(jobs).get("attempts", 0) == 0  # what nobody was handed is not counted
+        seen.extend(drain(jobs))
+        assert sorted(seen, key=int) == [b"%d" % number for number in range(rushes * 50)]
+
+    def test_who_gives_an_item_back_does_not_forget_its_next_claim(self, jobs, monkeypatch):
+        """
+        It may be claimed again before the first call returns: a look around must not take it for an orphan.
+        """
+        jobs.put(b"x")
+        first = jobs.claim(timeout=10)
+        again = threading.Event()
+        real = Desk.forget
+
+        def forget(desk, delivery):
+            if delivery is first._delivery:
+                assert again.wait(10)
+            real(desk, delivery)
+
+        monkeypatch.setattr(Desk, "forget", forget)
+        call = Call(first.nack)
+        second = jobs.claim(timeout=10)
+        again.set()
+        call.end()
+
+        assert take(jobs) == []  # it looks around
+        second.ack()
 
     def test_a_struck_caller_gives_back_what_it_was_handed(self, jobs, monkeypatch):
         """

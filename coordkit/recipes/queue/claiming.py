@@ -46,7 +46,7 @@ def claim(desk: Desk, candidates: typing.Sequence[Candidate], deadline: Deadline
             if result.succeeded:
                 made = _found if written.looked else _taken
                 deliveries.append(made(desk, candidate, result))
-        desk.out.update((each.id, each) for each in deliveries)
+        desk.out.update(((each.id, each.revision), each) for each in deliveries)
     finally:
         desk.claiming -= ids
     return deliveries

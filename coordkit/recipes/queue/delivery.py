@@ -75,7 +75,9 @@ class Desk:
         self.session = session
         self.layout = layout
         self.title = title  # for errors
-        self.out: dict[str, Delivery] = {}  # by id: everything that is claimed here
+        #: Everything that is claimed here, by id and the claim's revision: an item that was given back may be
+        #: claimed again before whoever gave it back comes to forget it.
+        self.out: dict[tuple[str, int], Delivery] = {}
         self.claiming: set[str] = set()  # ids in a claim that is on its way
         #: What its caller has forgotten, told by the garbage collector: no lock may be taken there.
         self.dropped: collections.deque[Delivery] = collections.deque()
@@ -96,12 +98,15 @@ class Desk:
         """Let anybody claim it again."""
         self._end_one(End(delivery, (kv.delete(self.layout.claim(delivery.id)),), takes_item=False))
 
-    def undo(self, delivery: Delivery) -> None:
-        """Give back what nobody was handed: it counts as not delivered."""
-        ops = [kv.delete(self.layout.claim(delivery.id))]
-        if delivery.attempt == 1:
-            ops.append(kv.delete(self.layout.attempt(delivery.id)))
-        self._end_one(End(delivery, tuple(ops), takes_item=False))
+    def undo(self, *deliveries: Delivery) -> None:
+        """Give back what nobody was handed, up to 100 in one commit: it counts as not delivered."""
+        ends = []
+        for delivery in deliveries:
+            ops = [kv.delete(self.layout.claim(delivery.id))]
+            if delivery.attempt == 1:
+                ops.append(kv.delete(self.layout.attempt(delivery.id)))
+            ends.append(End(delivery, tuple(ops), takes_item=False))
+        self._end(ends)  # what is lost is given back already
 
     def move(self, delivery: Delivery, key: bytes, stored: bytes, keep_count: bool) -> None:
         """Put it elsewhere: among the delayed ones, or the dead letters."""
@@ -126,7 +131,7 @@ class Desk:
 
     def forget(self, delivery: Delivery) -> None:
         """It is out no more."""
-        self.out.pop(delivery.id, None)
+        self.out.pop((delivery.id, delivery.revision), None)
         self.session.unhold(delivery)
 
     # How.
@@ -256,16 +261,17 @@ class Desk:
         while self.dropped:
             self.defer(self.give_back, self.dropped.popleft())
 
-    def defer(self, end: typing.Callable[[Delivery], None], delivery: Delivery) -> None:
-        """Let the background end it; what cannot be ended there ends with the session."""
+    def defer(self, end: typing.Callable[..., None], *deliveries: Delivery) -> None:
+        """Let the background end them; what cannot be ended there ends with the session."""
 
         def job() -> None:
             try:
-                end(delivery)
+                end(*deliveries)
             except errors.CoordError as error:
                 _log.debug("%s: %s", self.title, error)
             finally:
-                self.forget(delivery)
+                for delivery in deliveries:
+                    self.forget(delivery)
 
         self.session.defer(job)
 

@@ -110,8 +110,7 @@ class Fetcher:
             self._leave(request)
         except BaseException:
             self._leave(request)
-            for delivery in request.deliveries:
-                self._undo(delivery)
+            _undo(request.deliveries)
             raise
         if request.error is not None:
             raise request.error
@@ -285,8 +284,7 @@ class Fetcher:
                     self._hand(heir, [delivery])
                     heir.end()
             self._requests = [each for each in self._requests if not each.over]
-        for delivery in left:
-            self._undo(delivery)
+        _undo(left)
 
     def _hand(self, request: Request, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
@@ -330,8 +328,12 @@ class Fetcher:
                 nap_s = min(nap_s, self._stuck.look_again_s)
             self._news.wait(nap_s)
 
-    def _undo(self, delivery: Delivery) -> None:
-        delivery.desk.defer(delivery.desk.undo, delivery)
+
+def _undo(deliveries: list[Delivery]) -> None:
+    """Those of one desk together: else a crowd that left would be waited for, commit by commit."""
+    desks = {delivery.desk for delivery in deliveries}
+    for desk in desks:
+        desk.defer(desk.undo, *(each for each in deliveries if each.desk is desk))
 
 
 _FETCHERS: weakref.WeakSet[Fetcher] = weakref.WeakSet()

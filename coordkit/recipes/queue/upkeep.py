@@ -107,8 +107,9 @@ def return_orphans(desk: Desk, claims: typing.Iterable[Claim]) -> None:
     for claim in claims:
         if (
             claim.lease == desk.session.lease_id
-            and claim.id not in desk.out
+            # In this order: what is claimed is out before it is on its way no more.
             and claim.id not in desk.claiming
+            and (claim.id, claim.create_revision) not in desk.out
         ):
             _end_claim(desk, claim)
 
