@@ -123,6 +123,31 @@ class TestGoodHistories:
         assert rules(script, window=0) == []
 
 
+    def test_what_was_claimed_and_given_back_uncounted_is_not_overtaken(self, script):
+        """
+        Etcd knows of its claim, and consumers do not; without one it was free all the time.
+        """
+        script.put("old", ids=["000-1"])
+        script.put("young", ids=["000-2"])
+        script.work_off("young", "old")
+
+        assert rules(script, window=0) == [Rule.OVERTAKEN]
+        assert rules(script, window=0, first_claims={"000-1": 99, "000-2": 100}) == []
+        assert rules(script, window=0, first_claims={"000-1": 101, "000-2": 100}) == [Rule.OVERTAKEN]
+
+    def test_a_first_claim_that_nobody_told_of_overtakes_too(self, script):
+        """
+        Its consumer was killed.
+        """
+        script.put("old", ids=["000-1"])
+        script.put("young", ids=["000-2"])
+        script.work_off("old")
+        script.ack("young", script.claim("young", 2))
+
+        assert rules(script, window=0) == []
+        assert rules(script, window=0, first_claims={"000-1": 100, "000-2": 99}) == [Rule.OVERTAKEN]
+
+
 class TestBadHistories:
     def test_an_item_that_is_gone_is_lost(self, script):
         """

@@ -6,12 +6,14 @@ import collections
 import os
 import pathlib
 import queue as standard
+import threading
 
 import pytest
 from contract.players import wait_until
 
 import coordkit
 from coordkit.deadline import Deadline
+from coordkit.etcd import watch
 from coordkit.testing import LocalEtcd, checkers
 from coordkit.testing.checkers.queue import WINDOW
 from coordkit.testing.crowd import Crowd
@@ -84,9 +86,38 @@ def drain(coord: coordkit.Coordinator, folder: pathlib.Path) -> None:
             witness.call(Kind.ACK, Told, subject=subject, fence=job.fence)
 
 
-def judge(history: list[Operation], killed: int, consumers: int) -> None:
-    # What was claimed for a caller whose time was up goes back as not delivered, and then comes late.
-    verdict = checkers.check_queue(history, WINDOW + 20 * consumers)
+def first_claims(coord: coordkit.Coordinator) -> dict[str, int]:
+    """
+    The revision of each item's first claim; etcd still has all its history.
+    """
+    layout = coord.queue("crowd")._site.layout
+    found: dict[str, int] = {}
+    complete = threading.Event()
+    mark = layout.claims + b"mark"
+
+    class Listener:
+        def on_created(self, revision: int) -> None:
+            """Nothing is missed: it begins at the first revision."""
+
+        def on_events(self, events: list[watch.Event]) -> None:
+            for event in events:
+                if event.key == mark:
+                    complete.set()
+                elif (id_ := layout.id_behind(layout.claims, event.key)) is not None:
+                    found.setdefault(id_, event.mod_revision)
+
+    coord.kv.put(mark, b"")
+    told = coord._link.watcher.watch_prefix(
+        layout.claims, Listener(), start_revision=1, filters=(watch.NO_DELETES,)
+    )
+    assert complete.wait(60)
+    told.cancel()
+    coord.kv.delete(mark)
+    return found
+
+
+def judge(history: list[Operation], killed: int, claims: dict[str, int]) -> None:
+    verdict = checkers.check_queue(history, WINDOW, first_claims=claims)
     calls = collections.Counter(f"{each.kind.value} {each.result.value}" for each in history)
     again = sum(each.kind is Kind.CLAIM and (each.number or 0) > 1 for each in history)
     rules = collections.Counter(violation.rule.value for violation in verdict.violations)
@@ -153,9 +184,10 @@ def test_four_processes_that_put_and_take_some_of_them_killed(child, tmp_path, e
         crowd.finish()
         with coordkit.connect(server.url, ttl=2) as coord:
             drain(coord, tmp_path)
+            claims = first_claims(coord)
             prefix = coord.queue("crowd")._site.layout.prefix
             left = [each.key for each in coord.kv.range(prefix)]
-        judge(crowd.operations(), crowd.killed, 4)
+        judge(crowd.operations(), crowd.killed, claims)
         assert items(crowd.operations()) >= 900
         assert left == []
 
@@ -191,6 +223,7 @@ def test_eight_producers_and_eight_consumers_with_twenty_kills(child, tmp_path, 
             crowd.finish()
         with coordkit.connect(server.url) as coord:
             drain(coord, folders[1])
+            claims = first_claims(coord)
         history = [each for crowd in crowds for each in crowd.operations()]
-        judge(history, sum(crowd.killed for crowd in crowds), 8)
+        judge(history, sum(crowd.killed for crowd in crowds), claims)
         assert items(history) >= wanted

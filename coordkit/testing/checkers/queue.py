@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import bisect
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -41,20 +41,28 @@ class _Item:
         return self.claims[0].subject.partition("@")[2] if self.claims else ""
 
 
-def check_queue(history: Iterable[Operation], window: int = WINDOW, left: Iterable[str] = ()) -> Verdict:
+def check_queue(
+    history: Iterable[Operation],
+    window: int = WINDOW,
+    left: Iterable[str] = (),
+    first_claims: Mapping[str, int] | None = None,
+) -> Verdict:
     """Judge one queue.
 
     Args:
         history: All puts, claims and acks.
         window: How many older items one may overtake; 0 for a single consumer.
         left: The values that are still there, dead letters too.
+        first_claims: The revision of each item's first claim, by id, as etcd tells it.  Consumers do not hear
+            of all claims: what was claimed for a caller that had no time left goes back uncounted, and its
+            next delivery is called the first.  Who came meanwhile has overtaken nothing that was free.
     """
     items = _items(history)
     violations = [
         *_lost(items, set(left)),
         *_unexpected(items),
         *_again(items),
-        *_overtaken(items, window),
+        *_overtaken(items, window, first_claims or {}),
     ]
     return Verdict(sum(len(item.claims) for item in items), tuple(violations))
 
@@ -108,17 +116,17 @@ def _again(items: list[_Item]) -> Iterator[Violation]:
                 yield Violation(Rule.AGAIN, why, (ack, *last))
 
 
-def _overtaken(items: list[_Item], window: int) -> Iterator[Violation]:
-    """First deliveries alone count: what comes back comes to the front.
+def _overtaken(items: list[_Item], window: int, first_claims: Mapping[str, int]) -> Iterator[Violation]:
+    """First claims alone count: what comes back comes to the front.
 
     An item counts as older when it was put before the other's put began, and stands before it in the queue.
     """
-    told = [(item, item.put, item.first) for item in items if item.put and item.first]
-    known = sorted(
-        ((first.fence or 0, item.id, put, first) for item, put, first in told),
-        key=lambda each: each[:2],
-        reverse=True,
-    )
+    known = []
+    for item in items:
+        first = item.first or (item.claims[0] if item.id in first_claims else None)
+        if item.put is not None and first is not None:
+            known.append((first_claims.get(item.id, first.fence or 0), item.id, item.put, first))
+    known.sort(key=lambda each: each[:2], reverse=True)
     # From the last claim to the first: `later` has what was claimed after the one that is looked at.
     later: list[tuple[str, int]] = []  # (id, when its put had ended), sorted
     waiting: list[tuple[str, int]] = []  # claimed at the same revision as the one before
