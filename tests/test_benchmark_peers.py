@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks.peers import fillers, kinds, lineup
@@ -108,3 +115,28 @@ class TestOthers:
             ]
 
         assert "violations" in kinds.KINDS["election"].judge(match("election"), history, WINDOW).broken
+
+
+@pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server here")
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_servers_end_with_the_run(ending, tmp_path, eventually):
+    """
+    Whoever asks it to end leaves no Redis behind, and no folder of one.
+    """
+    pytest.importorskip("redis")
+    root = pathlib.Path(__file__).parent.parent
+    options = ["--what", "lock", "--only", "redis-py", "--out", str(tmp_path / "out")]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.peers", *options],
+        cwd=root,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: any(tmp_path.glob("coordkit-redis-*/appendonlydir")), within_s=30)
+        run.send_signal(ending)
+        assert run.wait(30)
+    finally:
+        run.kill()
+        run.wait()
+    assert list(tmp_path.glob("coordkit-redis-*")) == []

@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import pathlib
+import signal
 import sys
 
 from benchmarks.peers import kinds, lineup, packages, report
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
     chosen = parser.parse_args(arguments)
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the servers end with us
     packages.offer()
     names = [each for what in chosen.what.split(",") for each in WHAT.get(what, (what,))]
     if unknown := [name for name in names if name not in kinds.KINDS]:
