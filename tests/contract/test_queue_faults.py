@@ -226,6 +226,7 @@ class TestInterruptions:
             rushes += 1
 
         assert coord.session.alive
+        wait_until(lambda: theirs._site.fetcher._thread is None)  # nothing more is on its way
         wait_until(lambda: "claims" not in stored(jobs))
         assert stored(jobs).get("attempts", 0) == 0  # what nobody was handed is not counted
         seen.extend(drain(jobs))
