@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
-from contract.players import Attempt, queue_up
+from contract.players import Attempt, queue_up, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -242,6 +243,19 @@ def _stakes(found: census.Census) -> list[census.Stake]:
     return [stake for each in found.sessions for stake in each.stakes]
 
 
+HOLD_AND_WAIT = """
+import sys
+import coordkit
+
+url, mine, theirs = sys.argv[1:]
+with coordkit.connect(url) as coord, coord.lock(mine):
+    print("holds", flush=True)
+    sys.stdin.readline()
+    with coord.lock(theirs).within(60):
+        print("through", flush=True)
+"""
+
+
 class TestDoctor:
     @pytest.fixture
     def doctor(self, mode, capsys, etcd, namespace):
@@ -282,6 +296,37 @@ class TestDoctor:
         assert [each.who for each in circle.parties] == ["anna", "bert"]
         held[1].lock.release()
         first.wait_until_held().lock.release()
+
+    def test_two_processes_are_named_with_host_and_pid(self, doctor, coord, etcd, namespace, child):
+        """
+        Each has one lock and waits for the other's, until one of them is killed.
+        """
+        members = [
+            child(HOLD_AND_WAIT, f"etcd://{etcd.endpoint}/{namespace}?ttl=2", *names)
+            for names in ("xy", "yx")
+        ]
+        assert [each.stdout.readline() for each in members] == ["holds\n"] * 2
+        before = doctor()
+        for each in members:
+            each.stdin.write("wait\n")
+            each.stdin.flush()
+        wait_until(lambda: [len(coord.lock(name).contenders()) for name in "xy"] == [2, 2])
+
+        status, told = doctor()
+        (circle,) = json.loads(doctor("--json")[1])["circles"]
+        members[0].kill()
+        members[0].wait()
+        assert members[1].stdout.readline() == "through\n"
+        after = doctor()
+
+        assert (before[0], status, after[0]) == (0, failure.VIOLATION, 0)
+        assert "deadlock: 2 wait in a circle" in told
+        found = {(str(each["pid"]), each["host"], each["awaits"]["name"]) for each in circle["parties"]}
+        host = socket.gethostname()
+        assert found == {(str(members[0].pid), host, "y"), (str(members[1].pid), host, "x")}
+        for each in members:
+            assert f"pid {each.pid} on {host})" in told
+        assert members[1].wait(15) == 0
 
     def test_threads_of_one_session_may_be_in_one(self, doctor, coord):
         """

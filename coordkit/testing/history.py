@@ -35,7 +35,7 @@ class Kind(enum.Enum):
     # Of a barrier.
     WAIT = "wait"  # `subject` is the generation, `number` the place in the order of arrival; FAIL: broken
 
-    # Of a counter.
+    # Of a counter; of a latch `number` is counted down, and `subject` is what remains.
     ADD = "add"  # `number` to it; `revision` is not told, `subject` is the value after it
 
     # Of a double barrier; `subject` is the generation.

@@ -1,4 +1,4 @@
-"""Processes on one value, latch, gate or double barrier, some of them killed: recorded, judged."""
+"""Processes on one value, latch, gate, double barrier or standing, some of them killed: recorded, judged."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ from coordkit.testing.recorder import Recorder, Told
 pytestmark = pytest.mark.coordkit_leaves("keys")
 
 COUNT = 10**6  # of the latch: more than the members count down
+SMALL_COUNT = 250  # of the latch that opens: about half of what they count down
 PARTIES = 4
 
 IMPORTS = """
 import random, threading
-from coordkit import codecs
+import coordkit
+from coordkit import codecs, errors
+from coordkit.etcd import kv
 from coordkit.testing import crowd
 from coordkit.testing.history import Kind
 from coordkit.testing.recorder import Told
@@ -62,6 +65,50 @@ def cycle(coord, witness):
     told = witness.call(Kind.ENTER, enter)
     if told is not None and told.done:
         witness.call(Kind.LEAVE, lambda: Told(done=barrier.leave(timeout=10)), subject=told.subject)
+"""
+#: Counts down to zero about midway, and opens.
+OPENING_LATCH = f"""
+latches = {{}}
+
+def cycle(coord, witness):
+    latch = latches.setdefault("crowd", coord.latch("crowd", {SMALL_COUNT}))
+    amount = random.randrange(1, 3)
+    count = lambda: Told(subject=str(latch.count_down(amount, timeout=30)))
+    witness.call(Kind.ADD, count, number=amount)
+    witness.call(Kind.WAIT, lambda: Told(done=latch.wait(timeout=random.choice([0.01, 0.1]))))
+"""
+#: A candidate in each thread, which closes soon after it has led.
+STANDING = """
+def cycle(coord, witness):
+    standing, terms = coordkit.Standing(coord.election("crowd")), []
+
+    def stand():
+        if not standing.start().wait(timeout=30):
+            raise errors.AcquireTimeout("no term")
+        leadership = standing.leadership
+        if leadership is None:
+            raise errors.LockLost("over already", "test")
+        seen = leadership.txn().commit()
+        terms.append(leadership)
+        return Told(fence=leadership.fence, revision=seen.revision, done=seen.succeeded)
+
+    def write():
+        put = kv.put(f"/{coord.settings.namespace}/state", b"%d" % terms[0].fence)
+        done = terms[0].txn().then(put).commit()
+        return Told(revision=done.revision, done=done.succeeded)
+
+    def close():
+        standing.close(timeout=30)
+        if terms[0].resigned_revision is None:
+            raise errors.LockLost("it was over, or nobody knows", "test")
+        return Told(revision=terms[0].resigned_revision)
+
+    told = witness.call(Kind.ACQUIRE, stand)
+    if told is None or not told.done:
+        standing.close()
+        return
+    witness.call(Kind.WRITE, write, fence=told.fence)
+    witness.call(Kind.RELEASE, close, fence=told.fence)
 """
 
 
@@ -102,6 +149,20 @@ def judge_latch(coord: coordkit.Coordinator, history: list[Operation], crowd: Cr
     return checkers.check_counter(history, counted)
 
 
+def judge_opening_latch(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
+    latch = coord.latch("crowd", SMALL_COUNT)
+    verdict = checkers.check_latch(history, SMALL_COUNT, latch.count())
+    assert latch.wait(timeout=30), "it was counted down to zero, and does not open"
+    waits = collections.Counter(each.result for each in history if each.kind is Kind.WAIT)
+    assert waits[Result.OK] and waits[Result.FAIL]
+    return verdict
+
+
+def judge_standing(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
+    wait_until(lambda: not coord.election("crowd").contenders(), what="the end of the dead")
+    return checkers.check_lock(history)
+
+
 def judge_gate(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
     waits = collections.Counter(each.result for each in history if each.kind is Kind.WAIT)
     assert waits[Result.OK] and waits[Result.FAIL]
@@ -122,6 +183,12 @@ class Play:
 PLAYS = {
     "value": Play(VALUE, judge_value, lambda coord: coord.kv.delete_prefix(_keys(coord, "value"))),
     "latch": Play(LATCH, judge_latch, lambda coord: coord.latch("crowd", COUNT).delete()),
+    "latch that opens": Play(
+        OPENING_LATCH, judge_opening_latch, lambda coord: coord.latch("crowd", SMALL_COUNT).delete()
+    ),
+    "standing": Play(
+        STANDING, judge_standing, lambda coord: coord.kv.delete(f"/{coord.settings.namespace}/state")
+    ),
     "gate": Play(GATE, judge_gate, lambda coord: coord.gate("crowd").open()),
     "double barrier": Play(
         DOUBLE_BARRIER,

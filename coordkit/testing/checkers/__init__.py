@@ -14,6 +14,7 @@ from coordkit.testing.checkers.counter import check_counter
 from coordkit.testing.checkers.double_barrier import check_double_barrier
 from coordkit.testing.checkers.election import check_election
 from coordkit.testing.checkers.gate import check_gate
+from coordkit.testing.checkers.latch import check_latch
 from coordkit.testing.checkers.lock import check_lock, holds_of
 from coordkit.testing.checkers.once import check_once
 from coordkit.testing.checkers.queue import check_queue
@@ -27,6 +28,7 @@ __all__ = [
     "check_double_barrier",
     "check_election",
     "check_gate",
+    "check_latch",
     "check_lock",
     "check_once",
     "check_queue",
