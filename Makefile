@@ -15,7 +15,7 @@ help:
 	@echo "make test      the tests, in plain threads and again under gevent (about 10 minutes)"
 	@echo "make test-all  the same on every Python 3.10 to 3.13 found"
 	@echo "make check     ruff, mypy --strict, import arrows; make fix mends what ruff can"
-	@echo "make bench     benchmarks on a private etcd;  make soak: long runs with faults"
+	@echo "make bench     benchmarks on a private etcd;  make soak: hours of faults, in parts"
 	@echo "make bench-peers  the locks of Go, kazoo, Redis clients and others, beside ours"
 	@echo "make sensitivity  breaks each rule on purpose and shows what notices: docs/verification.md"
 	@echo "make model     every order of every step of the waitlist's protocol, in small worlds: docs/model"
@@ -55,6 +55,7 @@ bench-peers:
 
 soak:
 	$(environment) test
+	@$(bin)/python -m coordkit.testing.soak --reports build/soak
 	@$(bin)/python tools/run_tests.py --soak $(TESTS)
 
 sensitivity:

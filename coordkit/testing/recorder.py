@@ -8,6 +8,7 @@ Cost: two short writes a call.
 
 from __future__ import annotations
 
+import collections
 import itertools
 import json
 import os
@@ -43,6 +44,8 @@ class Recorder:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open for as long as the process lives
         self._lock = threading.Lock()
+        #: How much of each kind has ended well so far: calls, or the messages that were published.
+        self.done: collections.Counter[Kind] = collections.Counter()
 
     def witness(self, label: str, name: str = "") -> Witness:
         """Who takes part, and on which of several locks, queues or topics."""
@@ -53,6 +56,9 @@ class Recorder:
         line = json.dumps(operation.as_json(), separators=(",", ":")).encode() + b"\n"
         with self._lock:
             self._file.write(line)
+            if operation.result is Result.OK:
+                messages = operation.number if operation.kind is Kind.PUBLISH else None
+                self.done[operation.kind] += messages or 1
 
 
 class Witness:

@@ -11,6 +11,9 @@ nobody has any use for.
 In the end the members are asked for all keys, each alone.  Where they do not agree, etcd itself has lost its
 consistency, as 3.5.0 to 3.5.2 do in a crash, and whatever else was found says nothing of coordkit.
 
+With `volumes` the plays that they name have more camps than one, the others rest between their turns, and the
+faults go on until as much was done: see `soak`.
+
 Cost: some seconds a fault; two processes for each member of the cluster.
 """
 
@@ -18,24 +21,24 @@ from __future__ import annotations
 
 import argparse
 import collections
-import itertools
 import json
 import os
 import pathlib
 import platform
 import random
+import shutil
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 
 from coordkit import coordinator, deadline, errors
 from coordkit.testing import cluster as clusters
 from coordkit.testing import direct, faults, history, plays, proxy, trial
-from coordkit.testing.history import Result
+from coordkit.testing.history import Kind, Result
 from coordkit.testing.recorder import Recorder
 from coordkit.wire import messages
 
@@ -43,12 +46,18 @@ from coordkit.wire import messages
 #: which nobody can while there is no server; and the crowd is a lock once more.
 PLAYS = tuple(name for name in plays.names() if name not in ("session", "crowd"))
 MEMBERS = 4  # of each play
+TTL_S = 3
 CALM_S = 1.5  # between two faults
+CROWDED = 4  # camps of a play whose volume counts
+REST_S = 0.3  # between two turns of the others, at most
 LONGEST_S = 45.0  # no call has a deadline later than that
 SHOWN = 10  # violations of a play, to people
 SETTLE_S = 10.0  # how long a member may be behind the others when nothing happens any more
 ALARM = "/etcdserverpb.Maintenance/Alarm"
 RANGE = "/etcdserverpb.KV/Range"
+
+#: What is counted of a play: calls of this kind that ended well.
+COUNTED = {"lock": Kind.RELEASE, "queue": Kind.ACK, "topic": Kind.PUBLISH}
 
 
 @attrs.frozen
@@ -67,6 +76,8 @@ class Report:
     violations: dict[str, list[str]]
     #: Whether all members had the same keys in the end, at the same revisions.
     members_agree: bool
+    #: Lock cycles, items of queues that were acked, messages of topics that were published.
+    volumes: dict[str, int]
 
     @property
     def operations(self) -> int:
@@ -76,6 +87,12 @@ class Report:
     def as_json(self) -> str:
         """All of it."""
         return json.dumps({**attrs.asdict(self), "operations": self.operations}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """What `as_json` has written."""
+        fields = json.loads(text)
+        return cls(**{field.name: fields[field.name] for field in attrs.fields(cls)})
 
     def as_markdown(self) -> str:
         """For people."""
@@ -90,6 +107,8 @@ class Report:
         for play, told in sorted(self.outcomes.items()):
             counts = [f"{told.get(result.value, 0):,}" for result in (Result.OK, Result.FAIL, Result.UNKNOWN)]
             lines.append(f"| {play} | {' | '.join(counts)} | {len(self.violations.get(play, []))} |")
+        words = {"lock": "lock cycles", "queue": "items acked", "topic": "messages published"}
+        lines += ["", ", ".join(f"{count:,} {words[name]}" for name, count in self.volumes.items()) + "."]
         if not self.members_agree:
             lines += ["", "**The members do not agree with each other**: it is etcd that failed."]
         shown = [(play, why) for play, all_of in self.violations.items() for why in all_of[:SHOWN]]
@@ -100,12 +119,16 @@ class Report:
 class Camp:
     """One play and its members."""
 
-    def __init__(self, name: str, urls: list[str], folder: pathlib.Path) -> None:
+    def __init__(
+        self, name: str, urls: list[str], folder: pathlib.Path, number: int = 1, rest_s: float = 0.0
+    ) -> None:
         self.name = name
         self.play = plays.find(name)
         self.broken: list[str] = []
-        self.coords = [coordinator.connect(url, ttl=3, namespace=name) for url in urls]
-        self.path = folder / f"{name}.jsonl"
+        self._namespace = f"{name}-{number}"
+        self._rest_s = rest_s
+        self.coords = [coordinator.connect(url, ttl=TTL_S, namespace=self._namespace) for url in urls]
+        self.path = folder / f"{self._namespace}.jsonl"
         self._recorder = Recorder(self.path)
         self._enough = threading.Event()
         self._crew = [
@@ -125,6 +148,13 @@ class Camp:
             except Exception as error:
                 self.broken.append(f"error: {type(error).__name__}: {error}")
                 return
+            if self._rest_s:
+                self._enough.wait(random.uniform(0, self._rest_s))
+
+    @property
+    def volume(self) -> int:
+        """How much was done of what is counted, so far."""
+        return self._recorder.done[COUNTED[self.name]] if self.name in COUNTED else 0
 
     def end(self, url: str) -> None:
         """Let them come to an end, and look at what they leave."""
@@ -134,9 +164,9 @@ class Camp:
             thread.join(max(0.0, end_s - time.monotonic()))
         if any(thread.is_alive() for thread in self._crew):
             self.broken.append("hang: a member did not come to an end")
-        with coordinator.connect(url, ttl=3, namespace=self.name) as coord:
+        with coordinator.connect(url, ttl=TTL_S, namespace=self._namespace) as coord:
             plays.finish(self.play, coord, self._recorder.witness(plays.END))
-            self.broken += trial.left_behind(coord, self.name, self.play)
+            self.broken += trial.left_behind(coord, self._namespace, self.play, TTL_S + 3)
         for coord in self.coords:
             coord.close()
 
@@ -157,38 +187,52 @@ class Siege:
         on: The cluster, started.
         seed: Decides which faults come.
         names: Of the plays.
+        calm_s: Between two faults.
+        volumes: How much must be done of some plays, whatever the number of faults: names of `COUNTED`.
+        keep: Where to put the histories when something is wrong.
     """
 
-    def __init__(self, on: clusters.EtcdCluster, seed: int = 0, names: tuple[str, ...] = PLAYS) -> None:
+    def __init__(
+        self,
+        on: clusters.EtcdCluster,
+        seed: int = 0,
+        names: tuple[str, ...] = PLAYS,
+        *,
+        calm_s: float = CALM_S,
+        volumes: Mapping[str, int] | None = None,
+        keep: pathlib.Path | None = None,
+    ) -> None:
         self._cluster = on
         self._seed = seed
         self._names = names
+        self._calm_s = calm_s
+        self._volumes = dict(volumes or {})
+        self._keep = keep
         self._chance = random.Random(seed)
         self._camps: list[Camp] = []
         self._proxies = [proxy.FaultProxy(each) for each in on.endpoints]
         self._counts: collections.Counter[str] = collections.Counter()
 
     def run(self, faults: int | None = None, seconds: float | None = None) -> Report:
-        """So many faults, or as many as there is time for."""
+        """So many faults and so much volume, or as much as there is time for."""
         begun_s = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="coordkit-siege-") as folder:
             for each in self._proxies:
                 each.start()
             try:
-                behind = "etcd://" + ",".join(each.endpoint for each in self._proxies)
-                urls = [self._cluster.url, behind]
-                self._camps = [Camp(name, urls, pathlib.Path(folder)) for name in self._names]
-                for number in itertools.count():
-                    if faults is not None and number >= faults:
+                self._camps = list(self._pitch(pathlib.Path(folder)))
+                while seconds is None or time.monotonic() - begun_s < seconds:
+                    enough = faults is not None and self._counts.total() >= faults
+                    if enough and all(self._done(name) >= least for name, least in self._volumes.items()):
                         break
-                    if seconds is not None and time.monotonic() - begun_s > seconds:
-                        break
-                    time.sleep(CALM_S)
+                    time.sleep(self._calm_s)
                     self._strike(self._chance.choice(list(FAULTS)))
-                time.sleep(CALM_S)
+                time.sleep(self._calm_s)
                 self._end()
                 agree = agreed(self._cluster)
-                told = {camp.name: camp.judge() for camp in self._camps}
+                outcomes, wrong = self._judge()
+                if self._keep is not None and (wrong or not agree):
+                    shutil.copytree(folder, self._keep, dirs_exist_ok=True)
             finally:
                 for each in self._proxies:
                     each.stop()
@@ -198,10 +242,34 @@ class Siege:
             seconds=time.monotonic() - begun_s,
             machine=f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}",
             faults=dict(self._counts),
-            outcomes={name: outcomes for name, (outcomes, _) in told.items()},
-            violations={name: wrong for name, (_, wrong) in told.items() if wrong},
+            outcomes=outcomes,
+            violations=wrong,
             members_agree=agree,
+            volumes={name: self._done(name) for name in COUNTED if name in self._names},
         )
+
+    def _pitch(self, folder: pathlib.Path) -> Iterator[Camp]:
+        """The camps, half of the coordinators behind proxies."""
+        urls = [self._cluster.url, "etcd://" + ",".join(each.endpoint for each in self._proxies)]
+        for name in self._names:
+            rest_s = REST_S if self._volumes and name not in self._volumes else 0.0
+            for number in range(1, 1 + (CROWDED if name in self._volumes else 1)):
+                yield Camp(name, urls, folder, number, rest_s)
+
+    def _done(self, name: str) -> int:
+        return sum(camp.volume for camp in self._camps if camp.name == name)
+
+    def _judge(self) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
+        """By play: how calls ended, and what is wrong."""
+        outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        wrong: dict[str, list[str]] = collections.defaultdict(list)
+        for camp in self._camps:
+            told, broken = camp.judge()
+            outcomes[camp.name].update(told)
+            wrong[camp.name] += broken
+        return {name: dict(told) for name, told in outcomes.items()}, {
+            name: broken for name, broken in wrong.items() if broken
+        }
 
     def _end(self) -> None:
         endings = [threading.Thread(target=camp.end, args=(self._cluster.url,)) for camp in self._camps]
@@ -211,8 +279,12 @@ class Siege:
             thread.join()
 
     def _strike(self, kind: str) -> None:
-        FAULTS[kind](self)
-        self._counts[kind] += 1
+        try:
+            FAULTS[kind](self)
+        except errors.CoordError:
+            pass  # whom it was meant for has not yet got over the one before
+        else:
+            self._counts[kind] += 1
         self._cluster.leader(60)  # whom it has hurt is well again
 
     # What can be done.
@@ -269,8 +341,20 @@ class Siege:
         try:
             time.sleep(self._chance.uniform(0.2, 1.0))
         finally:
-            ended = messages.AlarmRequest(action=messages.AlarmRequest.DEACTIVATE, alarm=1)
-            direct.ask(member, ALARM, ended, messages.AlarmResponse)
+            self._end_alarm()
+
+    def _end_alarm(self) -> None:
+        """Until somebody has heard it: nothing would ever be put again."""
+        ended = messages.AlarmRequest(action=messages.AlarmRequest.DEACTIVATE, alarm=1)
+        limit = deadline.Deadline.after(60)
+        while True:
+            try:
+                direct.ask(self._cluster.leader(60), ALARM, ended, messages.AlarmResponse)
+                return
+            except errors.CoordError:
+                if limit.expired:
+                    raise
+                time.sleep(0.2)
 
     def reset_connections(self) -> None:
         """Half of the clients lose theirs."""
@@ -303,14 +387,19 @@ FAULTS: dict[str, Callable[[Siege], None]] = {
 def agreed(on: clusters.EtcdCluster) -> bool:
     """Whether all members have the same keys at the same revisions, once all is calm."""
     limit = deadline.Deadline.after(SETTLE_S)
-    everything = messages.RangeRequest(key=b"\0", range_end=b"\0", serializable=True)
+    everything = messages.RangeRequest(key=b"\0", range_end=b"\0", serializable=True, keys_only=True)
     while True:
-        seen = set()
-        for member in on.members:
-            found = direct.ask(member, RANGE, everything, messages.RangeResponse)
-            seen.add(tuple((each.key, each.create_revision, each.mod_revision) for each in found.kvs))
-        if len(seen) == 1 or limit.expired:
-            return len(seen) == 1
+        try:
+            seen = set()
+            for member in on.members:
+                found = direct.ask(member, RANGE, everything, messages.RangeResponse)
+                seen.add(tuple((each.key, each.create_revision, each.mod_revision) for each in found.kvs))
+        except errors.CoordError:
+            if limit.expired:
+                raise
+        else:
+            if len(seen) == 1 or limit.expired:
+                return len(seen) == 1
         time.sleep(0.2)
 
 

@@ -118,9 +118,11 @@ class Trial:
                 outside.kv.delete(self._chance.choice(others).key)
 
 
-def left_behind(coord: coordkit.Coordinator, namespace: str, play: plays.Play) -> list[str]:
+def left_behind(
+    coord: coordkit.Coordinator, namespace: str, play: plays.Play, settle_s: float = SETTLE_S
+) -> list[str]:
     """Keys that nobody who lives has any use for; those of dead sessions go with their leases."""
-    end_s = time.monotonic() + SETTLE_S
+    end_s = time.monotonic() + settle_s
     pause = threading.Event()
     while True:
         kept = ("/session/", *play.PERSISTENT)

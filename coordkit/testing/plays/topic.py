@@ -32,7 +32,7 @@ _places: weakref.WeakKeyDictionary[Witness, tuple[int, int]] = weakref.WeakKeyDi
 def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     """Publish, or follow for a while."""
     if plays.number_of(witness) % 2 == 0:
-        _publish(coord, witness, random.choice((LIVE, KEPT)), random.choice((1, 1, 1, 5)))
+        _publish(coord, witness, random.choice((LIVE, KEPT)), random.choice((1, 1, 2, 12)))
         threading.Event().wait(random.uniform(0, 0.01))
     else:
         random.choice((_follow_live, _follow_kept, _share, _share))(coord, witness)
@@ -64,7 +64,7 @@ def _gap(witness: Witness, name: str, revision: int | None = None) -> None:
 
 def _follow_live(coord: coordkit.Coordinator, witness: Witness) -> None:
     _gap(witness, LIVE)  # what came before it is not for us
-    with _topic(coord, LIVE).subscribe("new", timeout=2, buffer=20, overflow="gap") as subscription:
+    with _topic(coord, LIVE).subscribe("new", timeout=2, buffer=40, overflow="gap") as subscription:
         _deliver(subscription, witness, LIVE, STRETCH_S, lambda message: True)
 
 
@@ -79,7 +79,7 @@ def _follow_kept(coord: coordkit.Coordinator, witness: Witness, stretch_s: float
         _places[witness] = place
         return True
 
-    with _topic(coord, KEPT).subscribe(start, timeout=2, buffer=20) as subscription:
+    with _topic(coord, KEPT).subscribe(start, timeout=2, buffer=40) as subscription:
         _deliver(subscription, witness, KEPT, stretch_s, is_new)
 
 
@@ -109,7 +109,7 @@ def _share(coord: coordkit.Coordinator, witness: Witness) -> None:
     messages: list[coordkit.Message] = []
 
     def begin() -> Told:
-        subscriptions.append(_topic(coord, KEPT).subscribe(cursor, timeout=2, buffer=20))
+        subscriptions.append(_topic(coord, KEPT).subscribe(cursor, timeout=2, buffer=40))
         first = subscriptions[0].get(timeout=0.2)
         if first is None:
             return Told(done=False)
