@@ -3,7 +3,7 @@
 Status: stable.
 Source: etcd's concurrency/election.go, `Proclaim` and `Resign`.
 Keys: the leader's own, `<prefix><lease>-<nonce>`; its value is what it proclaims.
-Cost: proclaim 1 commit, resign 1; the key is watched meanwhile: 1 message, and 1 read when that watch stands.
+Cost: proclaim 1 commit, resign 1; a term that outlives WATCH_AFTER_S is watched: 1 message and 1 read.
 Fence: the create revision of the key; it strictly grows from leader to leader.
 Invariant: a proclamation takes effect only on top of the one that its writer had seen, so that a late copy
 never undoes a newer one.
@@ -21,6 +21,10 @@ from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv, watch
 from coordkit.recipes import hold as holds
 from coordkit.session import Session
+
+#: A term is watched from then on: a shorter one has no need to be told that somebody deleted its key, and its
+#: watch would cost the next leader his turn.
+WATCH_AFTER_S = 0.1
 
 
 class Leadership:
@@ -147,16 +151,18 @@ class Leadership:
             if self._resigned:
                 raise errors.NotHeld(f"{self._term.name} was resigned before")
             self._resigned = True
-        self._own.cancel()
+        self._own.hush()
         self._term.end()
-        if self._term.is_lost:
-            self._line.leave(self._ticket)
-            self._term.check()
         try:
+            if self._term.is_lost:
+                self._line.leave(self._ticket)
+                self._term.check()
             self.resigned_revision = self._line.release(self._ticket)
         except errors.LockLost as error:
             self._term.lose(error.since)
             raise
+        finally:
+            self._own.cancel()  # not before the next leader may have it
 
     def stop_waiting(self) -> None:
         """Let `wait` return, from any thread."""
@@ -238,15 +244,31 @@ class _OwnKey:
     def __init__(self, term: _Term) -> None:
         self._term = term
         self._cancelled = False
-        self._begin()
+        self._watch: watch.Watch | None = None
+        term.session.link.attendant.after(WATCH_AFTER_S, self._on_time)
+
+    def _on_time(self) -> None:
+        if not self._cancelled:
+            self._term.session.defer(self._begin)
 
     def _begin(self) -> None:
+        if self._cancelled or self._term.is_lost:
+            return
         watcher = self._term.session.link.watcher
+        # Set before the flag is looked at, as the flag is set before this is: one of the two sees the other.
         self._watch = watcher.watch(self._term.key, self, filters=(watch.NO_PUTS,))
+        if self._cancelled:
+            self._watch.cancel()
+
+    def hush(self) -> None:
+        """From now on it is we who delete it."""
+        self._cancelled = True
 
     def cancel(self) -> None:
+        """Watch it no longer."""
         self._cancelled = True
-        self._watch.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
 
     def on_created(self, revision: int) -> None:
         if not self._term.is_lost:

@@ -213,7 +213,7 @@ class TestCall:
         def interrupt(*arguments: Any, **options: Any) -> None:
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(coord._link.watcher, "watch", interrupt)
+        monkeypatch.setattr(coord._link.attendant, "after", interrupt)
         with pytest.raises(KeyboardInterrupt):
             election.campaign(b"me", timeout=timeout)
         monkeypatch.undo()
@@ -253,7 +253,7 @@ class TestLoss:
 
         assert told.end() is True
         assert leadership.lost.wait(10)
-        with pytest.raises(coordkit.LockLost, match="deleted at revision"):
+        with pytest.raises(coordkit.LockLost, match=r"(deleted|gone) at revision"):
             leadership.check()
         assert leadership.remaining() == 0
         assert not leadership.txn().commit().succeeded
