@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import attrs
@@ -325,6 +326,19 @@ class TestFiles:
         history.save(path, script.operations)
 
         path.write_text(path.read_text()[:-10])
+
+        assert history.load(path) == script.operations[:1]
+
+    def test_a_line_that_is_written_right_now_is_left_out_with_its_rest(self, script, tmp_path, monkeypatch):
+        """
+        A reader is at the end in the middle of it, and finds the rest when it looks again.
+        """
+        script.call(Kind.ACQUIRE, "a", 1, 2).call(Kind.RELEASE, "a", 3, 4)
+        path = tmp_path / "log.jsonl"
+        history.save(path, script.operations)
+        first, second = path.read_text().splitlines(keepends=True)
+        pieces = contextlib.nullcontext(iter([first, second[:40], second[40:]]))
+        monkeypatch.setattr(history, "open", lambda *_, **__: pieces, raising=False)
 
         assert history.load(path) == script.operations[:1]
 

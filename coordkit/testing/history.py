@@ -266,5 +266,6 @@ def load_violations(path: str | os.PathLike[str]) -> list[Violation]:
 def _json_lines(path: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+            if not line.endswith("\n"):
+                return  # it may be written right now: what is read next would be the rest of it
+            yield json.loads(line)
