@@ -12,8 +12,7 @@ import pytest
 from coordkit.testing import plays
 
 SECONDS = "2"
-#: A crowd is for longer trials: thirty threads, and waits of half a minute.
-PLAYS = [name for name in plays.names() if name != "crowd"]
+PLAYS = plays.names()
 
 
 @pytest.fixture

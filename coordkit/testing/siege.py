@@ -108,7 +108,8 @@ class Report:
             counts = [f"{told.get(result.value, 0):,}" for result in (Result.OK, Result.FAIL, Result.UNKNOWN)]
             lines.append(f"| {play} | {' | '.join(counts)} | {len(self.violations.get(play, []))} |")
         words = {"lock": "lock cycles", "queue": "items acked", "topic": "messages published"}
-        lines += ["", ", ".join(f"{count:,} {words[name]}" for name, count in self.volumes.items()) + "."]
+        if self.volumes:
+            lines += ["", ", ".join(f"{count:,} {words[name]}" for name, count in self.volumes.items()) + "."]
         if not self.members_agree:
             lines += ["", "**The members do not agree with each other**: it is etcd that failed."]
         shown = [(play, why) for play, all_of in self.violations.items() for why in all_of[:SHOWN]]
