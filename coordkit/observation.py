@@ -30,6 +30,7 @@ import attrs
 
 from coordkit import errors
 from coordkit.deadline import Deadline
+from coordkit.etcd import client as clients
 from coordkit.etcd import kv, watch
 from coordkit.session import Link
 from coordkit.wire import channel as channels
@@ -64,6 +65,13 @@ class Candidate:
     def of(cls, place: kv.KeyValue | watch.Event) -> Candidate:
         """From a key as it was read, or as it was put."""
         return cls(place.key, place.value, place.lease, place.create_revision, place.mod_revision)
+
+
+def candidates(client: clients.Client, prefix: bytes, limit: int = 0) -> list[Candidate]:
+    """Who stands there, the leader first; `limit` of them, or all.  Cost: 1 round trip."""
+    request = kv.range_request(prefix, oldest_first=True, limit=limit)
+    reply = client.read(request, client.deadline(None))
+    return [Candidate.of(kv.KeyValue.of(each)) for each in reply.kvs]
 
 
 class Places:

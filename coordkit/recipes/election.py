@@ -20,8 +20,7 @@ import weakref
 from coordkit import errors, forks, keys, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
-from coordkit.etcd import kv
-from coordkit.observation import Candidate, Observation
+from coordkit.observation import Candidate, Observation, candidates
 from coordkit.recipes import hold as holds
 from coordkit.recipes.leadership import Leadership
 from coordkit.session import Link, Session
@@ -204,9 +203,7 @@ class Election:
 
     def _read(self, limit: int) -> list[Candidate]:
         link = self._looking(NEVER)
-        request = kv.range_request(self._prefix_in(link), oldest_first=True, limit=limit)
-        reply = link.client.read(request, link.client.deadline(None))
-        return [Candidate.of(kv.KeyValue.of(each)) for each in reply.kvs]
+        return candidates(link.client, self._prefix_in(link), limit)
 
     def _line(
         self, deadline: Deadline, cancel: threading.Event | None = None

@@ -19,6 +19,7 @@ from coordkit import errors, forks, keys, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv, watch
+from coordkit.observation import Candidate, candidates
 from coordkit.recipes import hold as holds
 from coordkit.session import Session
 
@@ -92,6 +93,10 @@ class Leadership:
     def txn(self) -> kv.Txn:
         """A transaction that carries the guard already."""
         return kv.Txn(self._session.client, self.guard())
+
+    def contenders(self) -> list[Candidate]:
+        """The leader, then the other candidates, in order.  Cost: 1 round trip."""
+        return candidates(self._session.client, self._line.prefix)
 
     # What a leader does.
 

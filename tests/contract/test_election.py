@@ -111,6 +111,7 @@ class TestCall:
         first = mine.campaign(b"1")
         second, third = stand(other, b"2"), stand(mine, b"3")
         assert [each.value for each in mine.contenders()] == [b"1", b"2", b"3"]
+        assert first.contenders() == mine.contenders()
 
         first.resign()
         heir = second.end()
