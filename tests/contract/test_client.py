@@ -316,7 +316,8 @@ class TestTransactions:
         etcd answers a transaction without operations from what the member has: here, a key that is gone.
         """
         with EtcdCluster(3, etcd_binary, arguments=QUICK) as cluster:
-            lags, *others = cluster.members
+            leader = cluster.leader()
+            lags, *others = sorted(cluster.members, key=lambda each: each is leader)
             with (
                 coordkit.connect(f"etcd://{lags.endpoint}/x") as coord,
                 coordkit.connect([each.endpoint for each in others], namespace="x") as elsewhere,
