@@ -6,6 +6,7 @@ import ast
 import functools
 import pathlib
 import re
+import runpy
 from collections.abc import Iterator
 
 import pytest
@@ -277,6 +278,17 @@ class TestStyle:
         asleep = [where(path, call) for path, call in calls("tests") if ast.unparse(call.func) in SLEEPS]
 
         assert not asleep, "\n".join(asleep)
+
+
+class TestMutations:
+    def test_each_rule_stands_where_the_sensitivity_table_takes_it_out(self):
+        """
+        Exactly once: who rewrites the source of a rule rewrites its mutation, too.
+        """
+        table = runpy.run_path(str(ROOT / "tools" / "mutations.py"))["MUTATIONS"]
+
+        found = {each.name: (ROOT / "coordkit" / each.module).read_text().count(each.rule) for each in table}
+        assert found == dict.fromkeys(found, 1)
 
 
 def calls(folder: str) -> Iterator[tuple[pathlib.Path, ast.Call]]:

@@ -138,8 +138,8 @@ MUTATIONS = (
         "a cell without its compare",
         "counter",
         "cell.py",
-        "            [kv.mod(self.key) == revision],\n            puts",
-        "            [],\n            puts",
+        "            [kv.mod(self.key) == revision],\n            # The receipt always",
+        "            [],\n            # The receipt always",
     ),
     Mutation(
         "a publish in doubt is sent again without a nonce",
