@@ -82,6 +82,20 @@ class Crowd:
         self.alive.append(member)
         return member
 
+    def work(self, source: str, calls: int, kills: int, within_s: float = 60.0) -> None:
+        """Four members, until so many calls have ended and they have come to an end.
+
+        Meanwhile some are killed and replaced, after even numbers of calls, each within so many seconds.
+        """
+        for _ in range(4):
+            self.hire(source)
+        for number in range(1, kills + 1):
+            self.wait_for(calls * number // (kills + 1), within_s)
+            self.kill_one()
+            self.hire(source)
+        self.wait_for(calls, within_s)
+        self.finish()
+
     def kill_one(self) -> None:
         """SIGKILL for one of them, wherever it is."""
         victim = self.alive.pop(self._chance.randrange(len(self.alive)))

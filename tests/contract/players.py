@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import pytest
@@ -27,6 +28,14 @@ def wait_until(state: Callable[[], Any], within_s: float = PATIENCE_S, what: str
         assert time.monotonic() < deadline_s, f"{what} did not come true within {within_s:g} s"
         pause.wait(0.005)
     return result
+
+
+def twenty(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder for each of twenty runs, made when its run begins."""
+    for number in range(20):
+        each = folder / str(number)
+        each.mkdir()
+        yield each
 
 
 class Call:

@@ -7,7 +7,7 @@ import os
 import pathlib
 
 import pytest
-from contract.players import wait_until
+from contract.players import twenty, wait_until
 
 from coordkit.testing import checkers
 from coordkit.testing.crowd import Crowd
@@ -85,9 +85,7 @@ def test_twenty_times_in_a_row(child, coord, etcd, namespace, tmp_path):
     """
     The same, with kills at other moments.
     """
-    for number in range(20):
-        folder = tmp_path / str(number)
-        folder.mkdir()
+    for folder in twenty(tmp_path):
         url = f"etcd://{etcd.endpoint}/{namespace}?ttl=2"
-        run(child, url, folder, kills=4, seed=f"{os.getpid()}-{number}", pace=100)
+        run(child, url, folder, kills=4, seed=f"{os.getpid()}-{folder.name}", pace=100)
         coord.barrier("crowd", PARTIES).delete()

@@ -7,7 +7,7 @@ import os
 import pathlib
 
 import pytest
-from contract.players import wait_until
+from contract.players import twenty
 
 from coordkit.testing import checkers
 from coordkit.testing.crowd import Crowd
@@ -33,16 +33,7 @@ crowd.take_part(cycle)
 
 def run(coord, child, url: str, folder: pathlib.Path, kills: int, seed: str, pace: int) -> None:
     crowd = Crowd(child, url, folder, seed=seed)
-    for _ in range(4):
-        crowd.hire(MEMBER)
-    for _ in range(kills):
-        wanted = crowd.completed() + pace
-        wait_until(lambda wanted=wanted: crowd.completed() >= wanted, within_s=60)
-        crowd.kill_one()
-        crowd.hire(MEMBER)
-    wanted = crowd.completed() + pace
-    wait_until(lambda: crowd.completed() >= wanted, within_s=60)
-    crowd.finish()
+    crowd.work(MEMBER, pace * (kills + 1), kills)
     value = coord.counter("crowd").get()
     history = crowd.operations()
     verdict = checkers.check_counter(history, value)
@@ -68,10 +59,8 @@ def test_twenty_times_in_a_row(coord_factory, child, etcd, namespace, tmp_path):
     """
     The same, with kills at other moments.
     """
-    for number in range(20):
-        folder = tmp_path / str(number)
-        folder.mkdir()
+    for folder in twenty(tmp_path):
         coord = coord_factory()
         url = f"etcd://{etcd.endpoint}/{namespace}?ttl=2"
-        run(coord, child, url, folder, kills=4, seed=f"{os.getpid()}-{number}", pace=100)
+        run(coord, child, url, folder, kills=4, seed=f"{os.getpid()}-{folder.name}", pace=100)
         coord.counter("crowd").delete()

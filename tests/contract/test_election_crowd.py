@@ -9,7 +9,7 @@ import pathlib
 import threading
 
 import pytest
-from contract.players import wait_until
+from contract.players import twenty, wait_until
 
 import coordkit
 from coordkit.testing import checkers, crowd
@@ -107,17 +107,7 @@ def run(coord, child, etcd, namespace: str, folder: pathlib.Path, kills: int) ->
     seed = f"{os.getpid()}-{folder.name}"
     members = crowd.Crowd(child, f"etcd://{etcd.endpoint}/{namespace}?ttl=2", folder, seed=seed)
     observer = Observer(coord, folder / "observer.jsonl")
-    for _ in range(4):
-        members.hire(MEMBER)
-
-    for step in range(kills + 1):
-        before = members.completed()
-        pace = CALLS // (kills + 1)
-        wait_until(lambda before=before, pace=pace: members.completed() >= before + pace, 40)
-        if step < kills:
-            members.kill_one()
-            members.hire(MEMBER)
-    members.finish()
+    members.work(MEMBER, CALLS, kills, within_s=40)
     wait_until(lambda: coord.election("crowd").leader() is None, what="the end of the last leader")
     wait_until(lambda: last(members) is None, what="the observer to hear of it")
     observer.close()
@@ -153,9 +143,7 @@ def test_twenty_times_in_a_row(coord_factory, child, etcd, namespace, tmp_path):
     """
     The same, with kills at other moments.
     """
-    for number in range(20):
-        folder = tmp_path / str(number)
-        folder.mkdir()
+    for folder in twenty(tmp_path):
         run(coord_factory(), child, etcd, namespace, folder, kills=3)
 
 

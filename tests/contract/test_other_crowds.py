@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import attrs
 import pytest
-from contract.players import wait_until
+from contract.players import twenty, wait_until
 
 import coordkit
 from coordkit import codecs
@@ -45,7 +45,7 @@ def cycle(coord, witness):
     latch = coord.latch("crowd", {COUNT})
     if random.random() < 0.1:
         witness.call(Kind.WAIT, lambda: Told(done=latch.wait(timeout=0.02)))
-    witness.call(Kind.ADD, lambda: Told(subject=str({COUNT} - latch.count_down(timeout=30))), number=1)
+    witness.call(Kind.ADD, lambda: Told(subject=str(latch.count_down(timeout=30))), number=1)
 """
 GATE = """
 def cycle(coord, witness):
@@ -140,13 +140,13 @@ def judge_value(coord: coordkit.Coordinator, history: list[Operation], crowd: Cr
 
 def judge_latch(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
     latch = coord.latch("crowd", COUNT)
-    counted = COUNT - latch.count()
+    remaining = latch.count()
     assert not latch.wait(timeout=0)
-    assert latch.count_down(COUNT - counted) == 0
+    assert latch.count_down(remaining) == 0
     assert latch.wait(timeout=0)
     waits = [each for each in history if each.kind is Kind.WAIT]
     assert waits and all(each.result is not Result.OK for each in waits)  # it never was at zero
-    return checkers.check_counter(history, counted)
+    return checkers.check_latch(history, COUNT, remaining)
 
 
 def judge_opening_latch(coord: coordkit.Coordinator, history: list[Operation], crowd: Crowd) -> Verdict:
@@ -207,18 +207,9 @@ def run(name: str, coord, child, etcd, folder: pathlib.Path, kills: int, calls: 
     play = PLAYS[name]
     url = f"etcd://{etcd.endpoint}/{coord.settings.namespace}?ttl=2"
     crowd = Crowd(child, url, folder, seed=f"{os.getpid()}-{folder.name}")
-    source = f"{IMPORTS}{play.source}\ncrowd.take_part(cycle)\n"
     door = Door(coord, folder) if name == "gate" else None
     try:
-        for _ in range(4):
-            crowd.hire(source)
-        for step in range(1, kills + 2):
-            goal = calls * step // (kills + 1)
-            wait_until(lambda goal=goal: crowd.completed() >= goal, within_s=60)
-            if step <= kills:
-                crowd.kill_one()
-                crowd.hire(source)
-        crowd.finish()
+        crowd.work(f"{IMPORTS}{play.source}\ncrowd.take_part(cycle)\n", calls, kills)
     finally:
         if door is not None:
             door.close()
@@ -248,7 +239,5 @@ def test_twenty_times_in_a_row(name, coord_factory, child, etcd, tmp_path):
     """
     The same, with three kills each.
     """
-    for number in range(20):
-        folder = tmp_path / str(number)
-        folder.mkdir()
+    for folder in twenty(tmp_path):
         run(name, coord_factory(), child, etcd, folder, kills=3)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import attrs
 import pytest
-from contract.players import wait_until
+from contract.players import twenty, wait_until
 
 from coordkit.testing import checkers, crowd
 from coordkit.testing.history import Kind, Operation, Result, Rule, Verdict
@@ -118,15 +118,7 @@ def play(name: str, coord, etcd, child, folder: pathlib.Path, calls: int, kills:
     namespace = coord.settings.namespace
     coord.semaphore("crowd").resize(LIMIT)
     members = crowd.Crowd(child, f"etcd://{etcd.endpoint}/{namespace}?ttl=2", folder, seed=str(folder))
-    source = MEMBER + chosen.source + "\ncrowd.take_part(cycle)\n"
-    for _ in range(4):
-        members.hire(source)
-    for number in range(1, kills + 1):
-        members.wait_for(calls * number // (kills + 1))
-        members.kill_one()
-        members.hire(source)
-    members.wait_for(calls)
-    members.finish()
+    members.work(MEMBER + chosen.source + "\ncrowd.take_part(cycle)\n", calls, kills)
 
     operations = members.operations()
     verdict = chosen.check(operations)
@@ -160,9 +152,7 @@ def test_twenty_times_in_a_row(name, coord, etcd, child, tmp_path):
     """
     The same for each lock-like alone, 20 times, with 3 killed each time.
     """
-    for number in range(20):
-        folder = tmp_path / str(number)
-        folder.mkdir()
+    for folder in twenty(tmp_path):
         assert play(name, coord, etcd, child, folder, calls=500, kills=3).sound
 
 
