@@ -67,11 +67,13 @@ class Candidate:
         return cls(place.key, place.value, place.lease, place.create_revision, place.mod_revision)
 
 
-def candidates(client: clients.Client, prefix: bytes, limit: int = 0) -> list[Candidate]:
-    """Who stands there, the leader first; `limit` of them, or all.  Cost: 1 round trip."""
+def candidates(
+    client: clients.Client, prefix: bytes, limit: int = 0, deadline: Deadline | None = None
+) -> tuple[list[Candidate], int]:
+    """Who stands there, the leader first; `limit` of them, or all; and the revision.  Cost: 1 round trip."""
     request = kv.range_request(prefix, oldest_first=True, limit=limit)
-    reply = client.read(request, client.deadline(None))
-    return [Candidate.of(kv.KeyValue.of(each)) for each in reply.kvs]
+    reply = client.read(request, deadline or client.deadline(None))
+    return [Candidate.of(kv.KeyValue.of(each)) for each in reply.kvs], reply.header.revision
 
 
 class Places:
@@ -222,13 +224,11 @@ class Observation:
 
     def _range(self, limit: int) -> tuple[list[Candidate], int] | None:
         """The line, or its head, and the revision; None when etcd did not answer: ask again."""
-        request = kv.range_request(self._prefix, oldest_first=True, limit=limit)
         try:
-            reply = self._link.client.read(request, self._deadline.sooner(SAFETY_S))
+            return candidates(self._link.client, self._prefix, limit, self._deadline.sooner(SAFETY_S))
         except (errors.Unavailable, errors.DeadlineExceeded):
             self._link.client.wait(self._waiter, self._deadline.sooner(RETRY_S))
             return None
-        return [Candidate.of(kv.KeyValue.of(each)) for each in reply.kvs], reply.header.revision
 
     def _note(self, head: Candidate | None) -> None:
         """A head, to be told if it is another one than before.  Under the lock."""

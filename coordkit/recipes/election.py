@@ -203,7 +203,7 @@ class Election:
 
     def _read(self, limit: int) -> list[Candidate]:
         link = self._looking(NEVER)
-        return candidates(link.client, self._prefix_in(link), limit)
+        return candidates(link.client, self._prefix_in(link), limit)[0]
 
     def _line(
         self, deadline: Deadline, cancel: threading.Event | None = None

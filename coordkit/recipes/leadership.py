@@ -96,7 +96,7 @@ class Leadership:
 
     def contenders(self) -> list[Candidate]:
         """The leader, then the other candidates, in order.  Cost: 1 round trip."""
-        return candidates(self._session.client, self._line.prefix)
+        return candidates(self._session.client, self._line.prefix)[0]
 
     # What a leader does.
 
@@ -270,8 +270,7 @@ class _OwnKey:
         self._cancelled = True
 
     def cancel(self) -> None:
-        """Watch it no longer."""
-        self._cancelled = True
+        """Watch it no longer.  After `hush`."""
         if self._watch is not None:
             self._watch.cancel()
 
@@ -284,8 +283,7 @@ class _OwnKey:
             self._term.lose(f"its key was deleted at revision {events[-1].mod_revision}")
 
     def on_gap(self, compacted: int) -> None:
-        if not self._cancelled:
-            self._begin()
+        self._begin()
 
     def on_refused(self, error: errors.CoordError) -> None:
         """Then only the session tells of losses, as for a lock."""
