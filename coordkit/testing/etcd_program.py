@@ -14,6 +14,9 @@ import subprocess
 
 from coordkit import errors
 
+#: They can lose their consistency, and what they have told, when they crash.
+INCONSISTENT = ("3.5.0", "3.5.1", "3.5.2")
+
 #: What to do when there is none.
 THREE_WAYS = """\
 No etcd server was found. Three ways to get one:

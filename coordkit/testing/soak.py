@@ -18,11 +18,10 @@ import pathlib
 import sys
 
 from coordkit.testing import cluster as clusters
-from coordkit.testing import siege
+from coordkit.testing import etcd_program, siege
 
 CALM_S = 4.0  # between two faults: what is to be reached is mostly volume
 ENDING_S = 180.0  # of a part's time, to come to an end and to judge
-INCONSISTENT = ("3.5.0", "3.5.1", "3.5.2")
 
 
 def parts(folder: pathlib.Path) -> list[siege.Report]:
@@ -93,12 +92,14 @@ def main(arguments: list[str]) -> int:
     folder: pathlib.Path = chosen.reports
     folder.mkdir(parents=True, exist_ok=True)
     reports = parts(folder)
-    while any(missing(reports, chosen.faults, chosen.volume)) and all(map(_clean, reports)):
+    while all(map(_clean, reports)):
+        faults, volumes = missing(reports, chosen.faults, chosen.volume)
+        if not faults and not volumes:
+            break
         seed = chosen.seed + len(reports)
         name = f"part-{len(reports) + 1:03}"
-        faults, volumes = missing(reports, chosen.faults, chosen.volume)
         with clusters.EtcdCluster(3) as cluster:
-            if cluster.version in INCONSISTENT:
+            if cluster.version in etcd_program.INCONSISTENT:
                 sys.stdout.write(
                     f"etcd {cluster.version} can lose its consistency when members crash, and a soak crashes "
                     "them: name a newer one in COORDKIT_ETCD.\n"

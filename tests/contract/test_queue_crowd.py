@@ -14,7 +14,7 @@ from contract.players import wait_until
 import coordkit
 from coordkit.deadline import Deadline
 from coordkit.etcd import watch
-from coordkit.testing import LocalEtcd, checkers
+from coordkit.testing import LocalEtcd, checkers, etcd_program
 from coordkit.testing.checkers.queue import WINDOW
 from coordkit.testing.crowd import Crowd
 from coordkit.testing.history import Kind, Operation, Result
@@ -157,7 +157,7 @@ class Tally:
 
 def start_anew(server: LocalEtcd) -> None:
     """By a kill; but 3.5.0 to 3.5.2 can forget in a crash what they have told, which is not ours to judge."""
-    if server.version in ("3.5.0", "3.5.1", "3.5.2"):
+    if server.version in etcd_program.INCONSISTENT:
         server.restart()
     else:
         server.kill()
