@@ -19,6 +19,7 @@ try:
 finally:
     sys.path.pop(0)
 
+
 @pytest.fixture(autouse=True)
 def plain(mode):
     """A pure function: what it finds in threads it finds under gevent."""

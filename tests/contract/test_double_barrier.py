@@ -157,11 +157,11 @@ class TestTogether:
         """
         Leaves nothing.
         """
-        barrier = coord.double_barrier("work", 1)
+        barrier = coord.double_barrier("x", 1)
         for _ in range(4):
             with barrier:
                 pass
-        left = [each.key.rpartition(b"/work/")[2] for each in coord.kv.range(f"/{namespace}/double_barrier/")]
+        left = [each.key.rpartition(b"/x/")[2] for each in coord.kv.range(f"/{namespace}/double_barrier/")]
         assert left == [b"0000000004/ready", b"generation"]
 
         barrier.delete()
