@@ -7,13 +7,14 @@ is called at just these places, and may raise.
 from __future__ import annotations
 
 import _weakrefset
+import gc
 import sys
 import threading
 import weakref
 from collections.abc import Callable
 from types import FrameType
 
-#: Ctrl-C may spoil threading's own locks; and weakref's functions are called wherever Python collects.
+#: Ctrl-C may spoil threading's own locks; and weakref's functions are called wherever something ends.
 THEIRS = (threading.__file__, weakref.__file__, _weakrefset.__file__)
 
 
@@ -38,6 +39,8 @@ def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
                 where = frame.f_code.co_name
                 raise KeyboardInterrupt
 
+    collects = gc.isenabled()
+    gc.disable()  # what it would call is no place of ours, and an interruption there is told to nobody
     try:
         sys.setprofile(profile)
         action()
@@ -46,4 +49,6 @@ def interrupted_at(number: int, action: Callable[[], object]) -> str | None:
             raise
     finally:
         sys.setprofile(None)
+        if collects:
+            gc.enable()
     return where
