@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from benchmarks.peers import fillers, kinds, lineup
-from coordkit.cli.bench import figures
+from benchmarks.peers import fillers, kinds, lineup, report, rounds
+from coordkit.cli.bench import contention, figures
 from coordkit.testing.history import Kind, Operation, Result
 
 WINDOW = figures.Window(0, 1_000_000_000)
@@ -115,6 +115,31 @@ class TestOthers:
             ]
 
         assert "violations" in kinds.KINDS["election"].judge(match("election"), history, WINDOW).broken
+
+
+def ran(ours, theirs):
+    """A run of two peers with these rates."""
+    standings = [
+        rounds.Standing(peer, [{"acquisitions_per_s": rate} for rate in rates])
+        for peer, rates in zip(lineup.LOCKS[:2], (ours, theirs), strict=True)
+    ]
+    plan = contention.Plan(repeats=len(ours))
+    return report.Report("lock", "holds", "3.5.1", plan, {"2 threads": standings}, {}, 0.0)
+
+
+def test_two_runs_are_compared_by_rates_and_by_their_ratios():
+    """
+    A machine that is half as fast in the second run changes no ratio.
+    """
+    first, second = ran([100.0, 110, 120], [10.0, 11, 12]), ran([50.0, 55, 60], [5.0, 5.5, 6])
+
+    found = {(each.scenario, each.figure): each.overlap for each in report.compare(first, second)}
+
+    assert found == {
+        ("2 threads, coordkit", "acquisitions_per_s"): False,
+        ("2 threads, Go concurrency.Mutex", "acquisitions_per_s"): False,
+        ("2 threads, Go concurrency.Mutex", "ours_x"): True,
+    }
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server here")

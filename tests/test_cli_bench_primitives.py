@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 
@@ -9,7 +10,7 @@ import attrs
 import pytest
 
 from coordkit.cli import failure, main
-from coordkit.cli.bench import contention, contention_report, figures, outputs, queue_rounds
+from coordkit.cli.bench import comparison, contention, contention_report, figures, outputs, queue_rounds
 from coordkit.cli.bench.contenders import Contenders
 from coordkit.cli.bench.primitives import PRIMITIVES, Context, Scenario
 from coordkit.cli.bench.server import Server
@@ -137,18 +138,33 @@ def document(rates, **fields):
     }
 
 
+@attrs.frozen
+class Told:
+    """What a benchmark makes of a run with these rates."""
+
+    rates: list[float]
+    clean: bool = True
+    bars = ()
+
+    def as_json(self):
+        return document(self.rates)
+
+    def show(self):
+        print("shown")
+
+
 class TestOutputs:
     def test_every_figure_of_every_repeat_is_a_line_of_csv(self, tmp_path):
         """
         With its scenario, whichever benchmark it is of.
         """
-        outputs.write_csv(document([1.0, 2.0]), tmp_path / "x.csv")
+        outputs.write_csv([document([1.0, 2.0])], tmp_path / "x.csv")
 
         rows = list(csv.reader((tmp_path / "x.csv").read_text().splitlines()))
 
         assert rows[1:] == [
-            ["lock", "2 threads", "acquisitions_per_s", "1", "1.0"],
-            ["lock", "2 threads", "acquisitions_per_s", "2", "2.0"],
+            ["lock", "1", "2 threads", "acquisitions_per_s", "1", "1.0"],
+            ["lock", "1", "2 threads", "acquisitions_per_s", "2", "2.0"],
         ]
 
     def test_series_are_found_in_documents_of_every_kind(self):
@@ -157,9 +173,9 @@ class TestOutputs:
         """
         wire = {"scenarios": [{"name": "one", "rounds": {"us": [{"x": 1}, {"x": 2}]}}]}
 
-        assert outputs.series(wire) == {("one, us", "x"): [1, 2]}
-        assert outputs.series({"repeats": {"x": [1, 2]}}) == {("", "x"): [1, 2]}
-        assert outputs.series({"repeats": [{"x": 1}, {"x": 2}]}) == {("", "x"): [1, 2]}
+        assert comparison.series(wire) == {("one, us", "x"): [1, 2]}
+        assert comparison.series({"repeats": {"x": [1, 2]}}) == {("", "x"): [1, 2]}
+        assert comparison.series({"repeats": [{"x": 1}, {"x": 2}]}) == {("", "x"): [1, 2]}
 
     def test_runs_are_compared_by_ratio_and_by_their_quartiles(self):
         """
@@ -167,17 +183,17 @@ class TestOutputs:
         """
         old, near, far = document([10.0, 11, 12]), document([11.0, 12, 13]), document([30.0, 33, 36])
 
-        assert [each.overlap for each in outputs.compare(old, near)] == [True]
-        (apart,) = outputs.compare(old, far)
+        assert [each.overlap for each in comparison.compare(old, near)] == [True]
+        (apart,) = comparison.compare(old, far)
         assert (apart.ratio, apart.overlap) == (3, False)
-        assert outputs.compare(old, document([30.0]))[0].overlap is None
+        assert comparison.compare(old, document([30.0]))[0].overlap is None
 
     def test_a_run_of_another_benchmark_is_refused(self):
         """
         Ratios between different things would mean nothing.
         """
         with pytest.raises(failure.CommandFailed, match="of queue"):
-            outputs.compare(document([1.0], benchmark="queue"), document([1.0]))
+            comparison.compare(document([1.0], benchmark="queue"), document([1.0]))
 
     def test_an_earlier_run_that_cannot_be_read_is_a_usage_error(self, tmp_path, capsys):
         """
@@ -187,6 +203,56 @@ class TestOutputs:
 
         assert status == failure.USAGE
         assert "no earlier run" in capsys.readouterr().err
+
+    def run(self, rates, *words):
+        """`outputs.run` with these options; each run is the next of the rates."""
+        parser = argparse.ArgumentParser()
+        outputs.register(parser)
+        runs = iter(rates)
+        return outputs.run(parser.parse_args(words), lambda: Told(next(runs)))
+
+    def test_a_run_that_is_done_twice_is_told_with_the_first_and_what_changed(self, capsys):
+        """
+        The document is the second run's.
+        """
+        status = self.run([[10.0, 11, 12], [30.0, 33, 36]], "--twice", "--json")
+
+        told = json.loads(capsys.readouterr().out)
+
+        assert status == 0
+        assert told["scenarios"][0]["repeats"][0] == {"acquisitions_per_s": 30}
+        assert told["first"]["scenarios"][0]["repeats"][0] == {"acquisitions_per_s": 10}
+        assert [(each["ratio"], each["overlap"]) for each in told["comparison"]] == [(3, False)]
+
+    @pytest.mark.parametrize(
+        ("second", "status"), [([11.0, 12, 13], 0), ([30.0, 33, 36], 1), ([11.0, 12], 1)]
+    )
+    def test_strict_wants_two_runs_that_are_alike(self, capsys, second, status):
+        """
+        Ranges that do not meet fail it, and so do too few repeats to say.
+        """
+        assert self.run([[10.0, 11, 12], second], "--twice", "--strict") == status
+        assert self.run([[10.0, 11, 12], second], "--twice") == 0
+
+    def test_a_broken_rule_in_either_run_fails_both(self):
+        """
+        Whatever the figures are.
+        """
+        parser = argparse.ArgumentParser()
+        outputs.register(parser)
+        runs = iter([Told([1.0], clean=False), Told([1.0])])
+
+        assert outputs.run(parser.parse_args(["--twice"]), lambda: next(runs)) == failure.VIOLATION
+
+    def test_both_runs_are_in_the_csv(self, tmp_path, capsys):
+        """
+        With their numbers.
+        """
+        self.run([[1.0], [2.0]], "--twice", "--csv", str(tmp_path / "x.csv"))
+
+        rows = list(csv.reader((tmp_path / "x.csv").read_text().splitlines()))
+
+        assert [(row[1], row[5]) for row in rows[1:]] == [("1", "1.0"), ("2", "2.0")]
 
     def test_a_run_is_drawn(self, etcd, namespace, tmp_path):
         """

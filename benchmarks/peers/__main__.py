@@ -12,10 +12,12 @@ import pathlib
 import signal
 import sys
 
+import attrs
+
 from benchmarks.peers import kinds, lineup, packages, report
 from benchmarks.peers.rounds import Contest
 from coordkit.cli import options, terminal
-from coordkit.cli.bench import machine, server
+from coordkit.cli.bench import comparison, machine, server
 from coordkit.cli.bench.contention import Plan
 from coordkit.cli.bench.primitives import Scenario
 
@@ -33,6 +35,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", metavar="NAME,...", help="peers whose names begin so, and ours")
     parser.add_argument("--seconds", type=options.positive, default=1.0, help="of a round; default 1")
     parser.add_argument("--repeats", type=options.count, default=5, help="rounds; default 5")
+    parser.add_argument(
+        "--twice", action="store_true", help="each kind twice, the second run beside the first"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="with --twice: exit with 1 when quartiles do not overlap"
+    )
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
     chosen = parser.parse_args(arguments)
 
@@ -60,7 +68,31 @@ def _compare(
     skipped: dict[str, str],
     chosen: argparse.Namespace,
 ) -> bool:
-    """One kind: every scenario, the report, the files; whether ours failed."""
+    """One kind, once or twice: tables, files; whether ours failed or, where that counts, changed."""
+    reports = [_run(kind, etcd, where, skipped, chosen)]
+    reports[0].show()
+    document = reports[0].as_json()
+    compared: list[comparison.Compared] = []
+    if chosen.twice:
+        reports.append(_run(kind, etcd, where, skipped, chosen))
+        reports[1].show()
+        compared = report.compare(*reports)
+        comparison.show(compared)
+        told = [attrs.asdict(each) for each in compared]
+        document = {**reports[1].as_json(), "comparison": told, "first": document}
+    (chosen.out / f"{kind.name}-peers.json").write_text(json.dumps(document, indent=1) + "\n")
+    report.plot(reports[-1], chosen.out / f"{kind.name}-peers.svg")
+    apart = chosen.strict and not all(each.overlap for each in compared)
+    return apart or any(one.failure for found in reports for one in found.ours)
+
+
+def _run(
+    kind: kinds.Compared,
+    etcd: str,
+    where: dict[str, str],
+    skipped: dict[str, str],
+    chosen: argparse.Namespace,
+) -> report.Report:
     plan = Plan(chosen.seconds, chosen.repeats, warm_up_s=0.3)
     scenarios = [_scenario(text) for text in (chosen.scenarios or kind.scenarios).split(",")]
     lined_up = [peer for peer in lineup.PEERS[kind.name] if _is_wanted(peer.name, chosen.only)]
@@ -77,12 +109,7 @@ def _compare(
     finally:
         progress.clear()
     absent = {peer.name: skipped[peer.name] for peer in lined_up if peer.name in skipped}
-    found = report.Report(kind.name, kind.unit, etcd, plan, results, absent, load)
-    found.show()
-    (chosen.out / f"{kind.name}-peers.json").write_text(json.dumps(found.as_json(), indent=1) + "\n")
-    report.plot(found, chosen.out / f"{kind.name}-peers.svg")
-    ours = [one for standings in results.values() for one in standings if one.peer.name == lineup.OURS]
-    return any(one.failure for one in ours)
+    return report.Report(kind.name, kind.unit, etcd, plan, results, absent, load)
 
 
 def _scenario(text: str) -> tuple[Scenario, bool]:

@@ -11,7 +11,7 @@ import attrs
 from benchmarks.peers.lineup import OURS
 from benchmarks.peers.rounds import Standing
 from coordkit.cli import terminal
-from coordkit.cli.bench import figures, machine
+from coordkit.cli.bench import comparison, figures, machine
 from coordkit.cli.bench.contention import Plan
 
 SCHEMA = "coordkit-bench-peers/1"
@@ -32,6 +32,11 @@ class Report:
     results: dict[str, list[Standing]]
     skipped: dict[str, str]
     load: float
+
+    @property
+    def ours(self) -> list[Standing]:
+        """Scenario by scenario."""
+        return [one for standings in self.results.values() for one in standings if one.peer.name == OURS]
 
     def show(self) -> None:
         """Tables on standard output."""
@@ -64,14 +69,35 @@ class Report:
         }
 
 
-def ratio(standings: list[Standing], peer: Standing) -> figures.Spread | None:
+def ratios(standings: list[Standing], peer: Standing) -> list[float]:
     """Our rate by the peer's, round by round."""
     ours = next((one for one in standings if one.peer.name == OURS), None)
     if ours is None or ours is peer:
-        return None
+        return []
     pairs = zip(ours.rounds, peer.rounds, strict=False)
-    ratios = [a["acquisitions_per_s"] / b["acquisitions_per_s"] for a, b in pairs if b["acquisitions_per_s"]]
-    return figures.Spread.of(ratios) if ratios else None
+    return [a["acquisitions_per_s"] / b["acquisitions_per_s"] for a, b in pairs if b["acquisitions_per_s"]]
+
+
+def ratio(standings: list[Standing], peer: Standing) -> figures.Spread | None:
+    """The median of those, and how far they lie apart."""
+    found = ratios(standings, peer)
+    return figures.Spread.of(found) if found else None
+
+
+def compare(first: Report, second: Report) -> list[comparison.Compared]:
+    """Two runs, by every peer's rate and by how many times that ours is."""
+    return comparison.compare(_rates(first), _rates(second))
+
+
+def _rates(report: Report) -> dict[str, Any]:
+    """In the form of the other benchmarks' documents."""
+    scenarios = []
+    for scenario, standings in report.results.items():
+        for one in standings:
+            repeats = [{"acquisitions_per_s": each["acquisitions_per_s"]} for each in one.rounds]
+            repeats += [{"ours_x": each} for each in ratios(standings, one)]
+            scenarios.append({"name": f"{scenario}, {one.peer.name}", "repeats": repeats})
+    return {"schema": SCHEMA, "benchmark": report.what, "scenarios": scenarios}
 
 
 def _row(one: Standing, times: figures.Spread | None) -> list[str]:

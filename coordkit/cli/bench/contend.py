@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from coordkit.cli import failure, options, terminal
+from coordkit.cli import options, terminal
 from coordkit.cli.bench import outputs
 
 _EXAMPLE = """\
@@ -104,11 +104,7 @@ def run(primitive: _Command, arguments: argparse.Namespace) -> int:
         write_every=getattr(arguments, "write_every", 10),
     )
     scenarios = _scenarios(primitive, arguments.mode, arguments.contenders)
-    outputs.check(arguments)
-    report = measure(arguments.url, plan, scenarios)
-    outputs.tell(arguments, report.as_json(), report.show)
-    missed = arguments.strict and not all(bar.passed for bar in report.bars)
-    return failure.VIOLATION if missed or not report.clean else 0
+    return outputs.run(arguments, lambda: measure(arguments.url, plan, scenarios))
 
 
 def _scenarios(primitive: _Command, modes: list[str], counts: list[int]) -> list[Any]:

@@ -12,7 +12,7 @@ import statistics
 from typing import Any
 
 from coordkit.cli import failure
-from coordkit.cli.bench import outputs
+from coordkit.cli.bench import comparison
 
 
 def draw(document: dict[str, Any], path: pathlib.Path) -> None:
@@ -127,7 +127,7 @@ def _shares(axes: Any, scenarios: list[dict[str, Any]]) -> None:
 
 
 def _bars(pyplot: Any, document: dict[str, Any]) -> Any:
-    found = outputs.series(document)
+    found = comparison.series(document)
     kinds = [("_per_s", "per second", 1.0), ("_p50_us", "p50, ms", 1e-3)]
     figure, all_axes = pyplot.subplots(1, 2, figsize=(13, 5))
     for axes, (ending, label, scale) in zip(all_axes, kinds, strict=True):

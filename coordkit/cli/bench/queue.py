@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from coordkit.cli import failure, options, terminal
 from coordkit.cli.bench import outputs
+
+if TYPE_CHECKING:
+    from coordkit.cli.bench import figures, queue_rounds
+    from coordkit.cli.bench.bars import Bar
+    from coordkit.cli.bench.server import Server
 
 _EXAMPLE = """\
 examples:
@@ -45,11 +50,14 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, judge, tell."""
-    from coordkit.cli.bench import bars, figures, machine, queue_rounds, server
+    return outputs.run(arguments, lambda: _measure(arguments))
+
+
+def _measure(arguments: argparse.Namespace) -> Report:
+    from coordkit.cli.bench import machine, queue_rounds, server
 
     busy = machine.load()
     load = queue_rounds.Load()
-    outputs.check(arguments)
     progress = terminal.Progress(arguments.repeats)
     peak_mib: float | None = None
     with server.serving(arguments.url) as etcd:
@@ -67,41 +75,66 @@ def run(arguments: argparse.Namespace) -> int:
             raise failure.CommandFailed(f"correctness: {error}", failure.VIOLATION) from error
         finally:
             progress.clear()
-    summary = figures.summary(rounds)
-    met = [bars.Bar(name, figures.Spread.of([each[one] / each[other] for each in rounds]).median, least=least)
-           for name, one, other, least in _BARS]  # fmt: skip
-    document = {
-        "schema": SCHEMA,
-        "benchmark": "queue",
-        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine.facts(busy),
-        "etcd": {"version": etcd.version, "private": etcd.private},
-        "plan": attrs.asdict(load),
-        "summary": {name: attrs.asdict(spread) for name, spread in summary.items()},
-        "repeats": rounds,
-        "bars": [bar.as_json() for bar in met],
-        "drained": arguments.drain,
-        "drain_peak_mib": peak_mib,
-        "clean": True,
-    }
-
-    def show() -> None:
-        _show(etcd.version, summary, met, peak_mib, arguments.drain)
-        print(machine.busy(busy) or "", end="")
-
-    outputs.tell(arguments, document, show)
-    missed = arguments.strict and not all(bar.passed for bar in met)
-    return failure.VIOLATION if missed else 0
+    return Report(etcd, load, rounds, busy, arguments.drain, peak_mib)
 
 
-def _show(version: str, summary: Any, met: list[Any], peak_mib: float | None, drained: int | None) -> None:
-    rows = [
-        [name, f"{spread.median:,.0f}", f"{spread.low:,.0f} - {spread.high:,.0f}"]
-        for name, spread in summary.items()
-    ]
-    terminal.Table(f"queue on etcd {version}, items of 100 bytes", ["", "median", "spread"], rows).show()
-    print("correctness: nothing lost, nothing twice, all in order")
-    if peak_mib is not None:
-        print(f"memory: {peak_mib:.0f} MiB at most, in a process that drained {drained:,} items of 1 KiB")
-    for bar in met:
-        print(bar)
+@attrs.frozen
+class Report:
+    """One run.  Whatever is lost or comes twice ends it, so it is clean."""
+
+    server: Server
+    plan: queue_rounds.Load
+    rounds: list[figures.Figures]
+    load: float  # the machine's, before it began
+    drained: int | None = None
+    drain_peak_mib: float | None = None
+    clean = True
+
+    @property
+    def bars(self) -> list[Bar]:
+        """What a release must reach."""
+        from coordkit.cli.bench import bars, figures
+
+        return [
+            bars.Bar(name, figures.Spread.of([each[one] / each[other] for each in self.rounds]).median, least)
+            for name, one, other, least in _BARS
+        ]
+
+    def show(self) -> None:
+        """To standard output, for people."""
+        from coordkit.cli.bench import figures, machine
+
+        title = f"queue on etcd {self.server.version}, items of 100 bytes"
+        rows = [
+            [name, f"{spread.median:,.0f}", f"{spread.low:,.0f} - {spread.high:,.0f}"]
+            for name, spread in figures.summary(self.rounds).items()
+        ]
+        terminal.Table(title, ["", "median", "spread"], rows).show()
+        print("correctness: nothing lost, nothing twice, all in order")
+        if self.drain_peak_mib is not None:
+            most = f"{self.drain_peak_mib:.0f} MiB at most"
+            print(f"memory: {most}, in a process that drained {self.drained:,} items of 1 KiB")
+        for bar in self.bars:
+            print(bar)
+        if warning := machine.busy(self.load):
+            print(warning)
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        from coordkit.cli.bench import figures, machine
+
+        summary = figures.summary(self.rounds)
+        return {
+            "schema": SCHEMA,
+            "benchmark": "queue",
+            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": machine.facts(self.load),
+            "etcd": {"version": self.server.version, "private": self.server.private},
+            "plan": attrs.asdict(self.plan),
+            "summary": {name: attrs.asdict(spread) for name, spread in summary.items()},
+            "repeats": self.rounds,
+            "bars": [bar.as_json() for bar in self.bars],
+            "drained": self.drained,
+            "drain_peak_mib": self.drain_peak_mib,
+            "clean": self.clean,
+        }

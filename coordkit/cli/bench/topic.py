@@ -49,26 +49,24 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, judge, tell."""
+    plan = Plan(arguments.subscribers, arguments.messages, arguments.samples, arguments.repeats)
+    return outputs.run(arguments, lambda: _run(arguments.url, plan))
+
+
+def _run(url: str | None, plan: Plan) -> Report:
+    """All of it, on one server."""
     from coordkit.cli.bench import crew, machine, server
 
     load = machine.load()
-    plan = Plan(arguments.subscribers, arguments.messages, arguments.samples, arguments.repeats)
-    outputs.check(arguments)
     progress = terminal.Progress(plan.repeats)
-    with (
-        server.serving(arguments.url) as etcd,
-        tempfile.TemporaryDirectory(prefix="coordkit-bench-") as folder,
-    ):
+    with server.serving(url) as etcd, tempfile.TemporaryDirectory(prefix="coordkit-bench-") as folder:
         try:
             with crew.Crew(pathlib.Path(folder), progress.tick) as hired:
-                report = measure(etcd, plan, hired, progress, load)
+                return measure(etcd, plan, hired, progress, load)
         except crew.WorkerDied as error:
             raise failure.CommandFailed(str(error), failure.VIOLATION) from error
         finally:
             progress.clear()
-    outputs.tell(arguments, report.as_json(), report.show)
-    missed = arguments.strict and not all(bar.passed for bar in report.bars)
-    return failure.VIOLATION if missed or report.wrong else 0
 
 
 @attrs.frozen
@@ -111,6 +109,10 @@ class Report:
                 delivery = self.median(f"{kind}_p50_us") / self.median("floor_p50_us")
                 bars.append(Bar(f"{kind}: delivery p50 by its floor", delivery, most=2))
         return bars
+
+    @property
+    def clean(self) -> bool:
+        return not self.wrong
 
     def correctness(self) -> str:
         return f"correctness: {self.wrong} of {self.judged:,} deliveries missing, repeated or out of order"

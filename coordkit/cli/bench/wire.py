@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordkit.cli import failure, options, terminal
 from coordkit.cli.bench import outputs
+
+if TYPE_CHECKING:
+    from coordkit.cli.bench import wire_report
 
 _EXAMPLE = """\
 examples:
@@ -31,6 +34,10 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure both in turn, and tell."""
+    return outputs.run(arguments, lambda: _measure(arguments))
+
+
+def _measure(arguments: argparse.Namespace) -> wire_report.Report:
     from coordkit.cli.bench import machine, server, transports, wire_report
     from coordkit.cli.bench.crew import WorkerDied
 
@@ -38,7 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
     scenarios = [transports.Scenario(mode, load) for mode in modes for load in (1, 64)]
     peer, skipped = transports.peer(arguments.vs)
     load = machine.load()
-    outputs.check(arguments)
     progress = terminal.Progress(len(scenarios) * arguments.repeats)
     with server.serving(arguments.url) as etcd:
         try:
@@ -49,7 +55,4 @@ def run(arguments: argparse.Namespace) -> int:
             raise failure.CommandFailed(str(error), failure.VIOLATION) from error
         finally:
             progress.clear()
-    report = wire_report.Report(etcd, results, skipped, load)
-    outputs.tell(arguments, report.as_json(), report.show)
-    missed = arguments.strict and not all(bar.passed for bar in report.bars)
-    return failure.VIOLATION if missed else 0
+    return wire_report.Report(etcd, results, skipped, load)

@@ -32,6 +32,7 @@ class Report:
     results: Sequence[Result]
     skipped: str | None
     load: float  # the machine's, before it began
+    clean = True  # no put answers twice, and a worker that fails ends the run
 
     @property
     def bars(self) -> list[Bar]:
