@@ -17,11 +17,19 @@ class Call:
         self.what = what
         self.waiter = channels.Waiter()
         self.cancelled = False
+        self._wake: typing.Callable[[], None] = self.waiter.wake
 
     def cancel(self) -> None:
         """Let it end with Cancelled, at its next wait."""
         self.cancelled = True
-        self.waiter.wake()
+        self._wake()
+
+    def waits_on(self, wake: typing.Callable[[], None]) -> None:
+        """It waits for something else than its waiter, which `wake` ends; at once if it was cancelled."""
+        # Set before the flag is looked at, as the flag is set before this is: one of the two sees the other.
+        self._wake = wake
+        if self.cancelled:
+            wake()
 
     def check(self) -> None:
         """Raise Cancelled if it was."""

@@ -65,8 +65,7 @@ class Session(leased.LeasedKeys):
     """One lease and everything that hangs on it.  Made by `Session.open`."""
 
     def __init__(self, link: Link, terms: Terms, lease_id: int, ttl_s: int, granted_s: float) -> None:
-        key = b"%s%016x" % (keys.prefix(link.namespace, "session"), lease_id)
-        super().__init__(link.client, link.group, lease_id, key, _describe(link.identity))
+        super().__init__(link.client, link.group, lease_id, key_of(link, lease_id), _describe(link.identity))
         self.link = link
         self.ttl_s = ttl_s
         #: Set, once and for ever, when the session is lost.
@@ -406,6 +405,11 @@ class _KeyWatch:
 def _is_foreign(owner: threading.Thread) -> bool:
     """Whether it is another thread, or greenlet, that may be inside a critical section now."""
     return owner is not threading.current_thread() and owner in threading.enumerate()
+
+
+def key_of(link: Link, lease_id: int) -> bytes:
+    """The key of the session that has this lease; there as long as it lives."""
+    return b"%s%016x" % (keys.prefix(link.namespace, "session"), lease_id)
 
 
 def _describe(identity: str) -> bytes:

@@ -23,6 +23,8 @@ import typing
 import attrs
 
 from coordkit import errors, keys
+from coordkit import session as sessions
+from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
 from coordkit.etcd import lease as leases
@@ -215,6 +217,21 @@ class Once:
         found = self._look(link, link.client.deadline(None))
         return found.slot if found else None
 
+    def contenders(self) -> list[tickets.Contender]:
+        """Who runs the slot, if anybody does; `mine` when it is this object.  Nobody waits for a slot.
+
+        Cost: as `state`.
+        """
+        link = self._looking()
+        found = self._look(link, link.client.deadline(None))
+        if found is None or found.slot.state is not SlotState.RUNNING:
+            return []
+        slot, place, claim = found.slot, found.place, self._claim
+        mine = claim is not None and claim.slot.nonce == slot.nonce
+        return [
+            tickets.Contender(place.key, slot.session, place.mod_revision, slot.by, slot.began, mine)
+        ]
+
     def history(self) -> list[Slot]:
         """All slots of this name that are remembered, the newest first.
 
@@ -250,7 +267,8 @@ class Once:
         while True:
             name = keys.unsegment(place.key.rpartition(b"/")[2].decode(errors="replace"))
             slot = Slot.decode(name, place.value)
-            if slot.state is not SlotState.RUNNING or _get(link, _session_key(link, slot), deadline):
+            owner = sessions.key_of(link, slot.session)
+            if slot.state is not SlotState.RUNNING or _get(link, owner, deadline):
                 return _Found(slot, place)
             # Its session is over, for good.  If it has said nothing until now it will not be believed later.
             again = _get(link, place.key, deadline)
@@ -424,10 +442,6 @@ def _put_back(session: Session, place: kv.KeyValue, nonce: str) -> None:
 
 def _get(link: Link, key: bytes, deadline: Deadline) -> kv.KeyValue | None:
     return link.client.kv.get(key, deadline.remaining())
-
-
-def _session_key(link: Link, slot: Slot) -> bytes:
-    return b"%s%016x" % (keys.prefix(link.namespace, "session"), slot.session)
 
 
 def _now() -> str:

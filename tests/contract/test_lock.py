@@ -222,6 +222,7 @@ class TestTimeouts:
         patient.wait_until_held()
         patient.lock.release()
 
+
 class TestOrder:
     """First come, first served."""
 

@@ -141,8 +141,7 @@ def live(made: dict[str, Play], seconds: int) -> None:
 def renewals(play: Play) -> int:
     """How many of the three connections have another token than the first one."""
     return sum(
-        coord.client.metadata != first
-        for coord, first in zip(play.coords, play.first_tokens, strict=True)
+        coord.client.metadata != first for coord, first in zip(play.coords, play.first_tokens, strict=True)
     )
 
 

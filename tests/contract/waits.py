@@ -1,7 +1,9 @@
-"""Every wait that a recipe has, to be interrupted in a test's own process or in a child's main thread."""
+"""Every wait that a recipe has, to be timed out, to be cancelled, and to be interrupted."""
 
 from __future__ import annotations
 
+import functools
+import queue as standard
 from collections.abc import Callable
 from typing import Any
 
@@ -9,20 +11,29 @@ import attrs
 from contract.players import Call, wait_until
 
 import coordkit
+from coordkit import errors
 
 LIMIT_S = 30.0
 
 
 @attrs.frozen
 class Wait:
-    """`act()` waits until `release()` was called from elsewhere; its handle can be used again."""
+    """`act(timeout)` waits until `release()` was called from elsewhere; its handle can be used again."""
 
-    act: Callable[[], Any]
+    act: Callable[[float], Any]
     release: Callable[[], Any]
     #: What is done with what the second `act()` was given.
     finish: Callable[[Any], Any] = lambda given: None
     #: Before the second `act()`.
     mend: Callable[[], Any] = lambda: None
+    #: Ends the wait, from elsewhere in the program.
+    cancel: Callable[[], Any] = attrs.field(kw_only=True)
+    #: What `act()` gives, or raises, when it was cancelled.
+    cancelled: Any = attrs.field(default=errors.Cancelled, kw_only=True)
+    #: Whether there is nothing to be used again after that.
+    final: bool = attrs.field(default=False, kw_only=True)
+    #: What `act()` gives, or raises, when the time is up.
+    late: Any = attrs.field(default=False, kw_only=True)
 
 
 Stage = Callable[[coordkit.Coordinator, coordkit.Coordinator], Wait]
@@ -32,7 +43,12 @@ def _lock(make: Callable[[coordkit.Coordinator], Any], rival: Callable[[coordkit
     def stage(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
         lock, holder = make(coord), rival(other)
         assert holder.acquire(timeout=LIMIT_S)
-        return Wait(lambda: lock.acquire(timeout=LIMIT_S), holder.release, lambda given: lock.release())
+        return Wait(
+            lambda timeout: lock.acquire(timeout=timeout),
+            holder.release,
+            lambda given: lock.release(),
+            cancel=lock.cancel,
+        )
 
     return stage
 
@@ -45,10 +61,12 @@ def barrier(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     mine, theirs = coord.barrier("w", 2), other.barrier("w", 2)
     calls: list[Call] = []
     return Wait(
-        lambda: mine.wait(timeout=LIMIT_S) in (0, 1),
+        lambda timeout: mine.wait(timeout=timeout) in (0, 1),
         lambda: calls.append(Call(theirs.wait, timeout=LIMIT_S)),
         lambda given: calls[0].end(),
         lambda: mine.reset(timeout=LIMIT_S),  # who gave up broke it, as in threading
+        cancel=mine.cancel,
+        late=errors.BrokenBarrier,
     )
 
 
@@ -64,35 +82,60 @@ def entering(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
         assert mine.leave(timeout=LIMIT_S)
         calls[0].end()
 
-    return Wait(lambda: mine.enter(timeout=LIMIT_S), lambda: calls.append(Call(stay)), finish)
+    return Wait(
+        lambda timeout: mine.enter(timeout=timeout),
+        lambda: calls.append(Call(stay)),
+        finish,
+        cancel=mine.cancel,
+    )
 
 
 def gate(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     other.gate("w").close()
     mine = coord.gate("w")
-    return Wait(lambda: mine.wait(timeout=LIMIT_S), other.gate("w").open)
+    return Wait(lambda timeout: mine.wait(timeout=timeout), other.gate("w").open, cancel=mine.cancel)
 
 
 def latch(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     mine, theirs = coord.latch("w", 1), other.latch("w", 1)
-    return Wait(lambda: mine.wait(timeout=LIMIT_S), theirs.count_down)
+    return Wait(lambda timeout: mine.wait(timeout=timeout), theirs.count_down, cancel=mine.cancel)
 
 
 def campaign(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     mine, leader = coord.election("w"), other.election("w").campaign()
-    return Wait(lambda: mine.campaign(timeout=LIMIT_S), leader.resign, lambda term: term.resign())
+    return Wait(
+        lambda timeout: mine.campaign(timeout=timeout),
+        leader.resign,
+        lambda term: term.resign(),
+        cancel=mine.cancel,
+        late=errors.AcquireTimeout,
+    )
 
 
 def leadership(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
-    term = coord.election("w").campaign()
-    return Wait(lambda: term.wait(timeout=LIMIT_S), lambda: other.kv.delete(term.key))
+    mine = coord.election("w")
+    term = mine.campaign()
+    return Wait(
+        lambda timeout: term.wait(timeout=timeout),
+        lambda: other.kv.delete(term.key),
+        cancel=mine.cancel,
+        cancelled=True,  # it is time to stop
+        final=True,
+    )
 
 
 def standing(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     leader = other.election("w").campaign()
     mine = coordkit.Standing(coord.election("w")).start()
     wait_until(lambda: len(other.election("w").contenders()) == 2, what="standing")
-    return Wait(lambda: mine.wait(timeout=LIMIT_S), leader.resign, lambda given: mine.close())
+    return Wait(
+        lambda timeout: mine.wait(timeout=timeout),
+        leader.resign,
+        lambda given: mine.close(),
+        cancel=mine.close,
+        cancelled=False,
+        final=True,
+    )
 
 
 def observing(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
@@ -100,40 +143,71 @@ def observing(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     assert next(observation) is None
     terms: list[Any] = []
 
+    def act(timeout: float) -> Any:
+        if timeout < LIMIT_S:
+            return next(iter(list(coord.election("w").observe(timeout))[1:]), None)
+        return next(observation)
+
     def finish(given: Any) -> None:
         observation.close()
         wait_until(lambda: terms, what="the leader's own word")  # the event may come before the reply
         terms[0].resign()
 
     return Wait(
-        lambda: next(observation), lambda: terms.append(other.election("w").campaign(b"x")), finish
+        act,
+        lambda: terms.append(other.election("w").campaign(b"x")),
+        finish,
+        cancel=observation.close,
+        cancelled=StopIteration,
+        final=True,
+        late=None,
     )
 
 
 def queue(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     mine, theirs = coord.queue("w"), other.queue("w")
-    return Wait(lambda: mine.get(timeout=LIMIT_S) == b"x", lambda: theirs.put(b"x"))
+    return Wait(
+        lambda timeout: mine.get(timeout=timeout) == b"x",
+        lambda: theirs.put(b"x"),
+        cancel=mine.cancel,
+        late=standard.Empty,
+    )
+
+
+def room(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
+    mine, theirs = coord.queue("w", max_length=1), other.queue("w")
+    theirs.put(b"x")
+    return Wait(
+        lambda timeout: mine.put(b"y", timeout=timeout),
+        theirs.get,
+        lambda id_: theirs.get(timeout=LIMIT_S),
+        cancel=mine.cancel,
+        late=errors.QueueFull,
+    )
 
 
 def topic(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     subscription = coord.topic("w").subscribe()
     return Wait(
-        lambda: subscription.get(timeout=LIMIT_S),
+        lambda timeout: subscription.get(timeout=timeout),
         lambda: other.topic("w").publish(b"x"),
         lambda given: subscription.close(),
+        cancel=subscription.cancel,
+        final=True,
+        late=None,
     )
 
 
 def value(coord: coordkit.Coordinator, other: coordkit.Coordinator) -> Wait:
     mine = coord.value("w")
 
-    def change() -> Any:
-        for told in mine.watch(timeout=LIMIT_S):
+    def change(timeout: float) -> Any:
+        for told in mine.watch(timeout=timeout):
             if told.value is not None:
                 return told
         return None
 
-    return Wait(change, lambda: other.value("w").set(b"x"))
+    return Wait(change, lambda: other.value("w").set(b"x"), cancel=mine.cancel, late=None)
 
 
 WAITS: dict[str, Stage] = {
@@ -153,6 +227,7 @@ WAITS: dict[str, Stage] = {
     "standing": standing,
     "observing": observing,
     "queue": queue,
+    "room": room,
     "topic": topic,
     "value": value,
 }
@@ -172,19 +247,23 @@ class Interrupted:
     def __init__(self, name: str, coord: coordkit.Coordinator, other: coordkit.Coordinator) -> None:
         assert coord.session.alive and other.session.alive
         self._other = other
-        self._wait = WAITS[name](coord, other)
+        self.wait = WAITS[name](coord, other)
         self._before = leased(other)
-        self.act = self._wait.act
+        self.act = functools.partial(self.wait.act, LIMIT_S)
 
     def verify(self) -> None:
         """Nothing of it is left, others go on, and the same handle can be used again."""
         wait_until(lambda: leased(self._other) == self._before, what=f"{leased(self._other)} to go")
-        self._wait.mend()
+        self.goes_on()
+
+    def goes_on(self) -> None:
+        """Others go on, and the same handle can be used again."""
+        self.wait.mend()
         again = Call(self._guarded)
-        self._wait.release()
+        self.wait.release()
         again.end(LIMIT_S)
 
     def _guarded(self) -> None:
         given = self.act()
         assert given, given
-        self._wait.finish(given)
+        self.wait.finish(given)

@@ -9,7 +9,11 @@ import types
 import typing
 import weakref
 
+import attrs
+
 from coordkit import coalescer, errors, forks
+from coordkit import session as sessions
+from coordkit import ticket as tickets
 from coordkit.deadline import NEVER
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
@@ -83,6 +87,11 @@ class Job:
     def fence(self) -> int:
         """The revision at which it was claimed: it rises from delivery to delivery of an item."""
         return self._delivery.revision
+
+    @property
+    def key(self) -> bytes:
+        """The key that stands for the claim."""
+        return self._delivery.desk.layout.claim(self._delivery.id)
 
     # The ends.
 
@@ -195,8 +204,22 @@ class Job:
         return [self._delivery.desk.guard(self._delivery)]
 
     def txn(self) -> kv.Txn:
-        """A transaction on the queue's connection, for `ack` or with the guard."""
-        return kv.Txn(self._delivery.desk.session.client)
+        """A transaction that carries the guard already: for `ack`, or for what is written before."""
+        return kv.Txn(self._delivery.desk.session.client, self.guard())
+
+    def contenders(self) -> list[tickets.Contender]:
+        """Who has claimed the item: we; after a loss perhaps another, or nobody.  Nobody waits for an item.
+
+        Cost: 2 round trips.
+        """
+        session = self._delivery.desk.session
+        raw, deadline = session.client.kv, session.client.deadline(None)
+        claim = raw.get(self.key, deadline.remaining())
+        if claim is None:
+            return []
+        owner = raw.get(sessions.key_of(session.link, claim.lease), deadline.remaining())
+        who = tickets.contender(owner or claim, session)
+        return [attrs.evolve(who, key=claim.key, fence=claim.create_revision)]
 
     def __enter__(self) -> Job:
         return self

@@ -24,7 +24,7 @@ import typing
 
 import attrs
 
-from coordkit import coalescer, errors, keys
+from coordkit import calls, coalescer, errors, keys
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
@@ -67,6 +67,7 @@ class Queue:
         self._known_link = session.link if isinstance(session, Session) else link
         self._known_site: sites.Site | None = None
         self._known_room: room.Room | None = None
+        self._calls = calls.Calls()
 
     # Putting.
 
@@ -96,6 +97,7 @@ class Queue:
 
         Raises:
             QueueFull: There is no room; nothing was put.
+            Cancelled: By `cancel`, while it waited for room; nothing was put.
             TooLarge, QuotaExceeded, PermissionDenied: etcd refused it.
             Unavailable, DeadlineExceeded: `outcome` says whether it may have been put.
 
@@ -171,13 +173,14 @@ class Queue:
 
         Raises:
             queue.Empty: Nothing came in time.
+            Cancelled: By `cancel`.
             Unavailable, DeadlineExceeded: The time is up, and etcd could not be asked.
             SessionLost: Of a session that was given; a coordinator's queue goes on with the next one.
 
         Cost: 2 or 3 round trips and 1 commit, shared with those who claim at the same time; while the queue
         is empty nothing.
         """
-        return self._claim(1, _deadline(block, timeout))[0]
+        return self._await(1, _deadline(block, timeout))[0]
 
     def claim_many(self, count: int, block: bool = True, timeout: float | None = None) -> list[job.Job]:
         """Claim up to so many items, at most 100: those that are free now, or the first ones that come.
@@ -194,23 +197,23 @@ class Queue:
             At least one.
 
         Raises:
-            queue.Empty, Unavailable, SessionLost: As `claim`.
+            queue.Empty, Cancelled, Unavailable, SessionLost: As `claim`.
 
         Cost: 2 or 3 round trips and 1 commit.
         """
-        return self._claim(min(terms.whole(count, "count"), MOST), _deadline(block, timeout))
+        return self._await(min(terms.whole(count, "count"), MOST), _deadline(block, timeout))
 
     def get(self, block: bool = True, timeout: float | None = None) -> typing.Any:
         """Claim an item and ack it at once: at most once, should this program die before it is worked off.
 
         Raises:
-            queue.Empty, Unavailable, SessionLost: As `claim`.
+            queue.Empty, Cancelled, Unavailable, SessionLost: As `claim`.
 
         Cost: 2 or 3 round trips and 2 commits.
         """
         deadline = _deadline(block, timeout)
         while True:
-            (claimed,) = self._claim(1, deadline)
+            (claimed,) = self._await(1, deadline)
             try:
                 claimed.ack()
             except errors.ClaimLost:
@@ -250,6 +253,21 @@ class Queue:
         """
         upkeep.due_in(retry_delay)
         return crew.Crew(self._claim_for, work, terms.whole(workers, "workers"), retry_delay)
+
+    def cancel(self) -> None:
+        """End all waits on this object, for an item or for room: they raise Cancelled.
+
+        Workers of `consume` go on until their `stop`.
+        """
+        self._calls.cancel()
+
+    def _await(self, count: int, deadline: Deadline) -> list[job.Job]:
+        with self._calls.begin(f"the claim from queue {self.name!r}") as call:
+            try:
+                return self._claim(count, deadline, lambda request: call.waits_on(request.end))
+            except (queue.Empty, errors.Unavailable, errors.DeadlineExceeded):
+                call.check()
+                raise
 
     def _claim_for(self, deadline: Deadline, begun: typing.Callable[[Request], None]) -> job.Job:
         return self._claim(1, deadline, begun)[0]
@@ -359,7 +377,7 @@ class Queue:
     @property
     def _room(self) -> room.Room:
         if self._known_room is None:
-            self._known_room = room.Room(self._site, self._terms)
+            self._known_room = room.Room(self._site, self._terms, self._calls)
         return self._known_room
 
     def _read(self, ops: list[kv.Op]) -> kv.TxnResult:

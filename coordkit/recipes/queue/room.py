@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 
-from coordkit import errors, forks
+from coordkit import calls, errors, forks
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
 from coordkit.recipes.queue.sites import Site
@@ -23,8 +23,9 @@ LONGEST_WAIT_S = 5.0  # old servers lose events
 class Room:
     """What is left of a queue's bounds, as far as one process knows."""
 
-    def __init__(self, site: Site, terms: Terms) -> None:
+    def __init__(self, site: Site, terms: Terms, waits: calls.Calls) -> None:
         self._site = site
+        self._waits = waits
         self._most = terms.max_length or math.inf
         self._most_bytes = terms.max_bytes or math.inf
         self.bounded = min(self._most, self._most_bytes) < math.inf
@@ -36,6 +37,7 @@ class Room:
 
         Raises:
             QueueFull: There was none in time; nothing was put.
+            Cancelled: By the queue's `cancel`; nothing was put.
 
         Cost: none, as long as what was left a second ago is enough; else 1 round trip.
         """
@@ -64,8 +66,11 @@ class Room:
     def _wait(self, count: int, size_bytes: int, deadline: Deadline) -> None:
         bell = forks.event()
         self._site.room.add(bell)
-        with self._site.arrivals.listening():
+        what = f"the wait for room in {self._site.title}"
+        with self._waits.begin(what) as call, self._site.arrivals.listening():
+            call.waits_on(bell.set)
             while not self._fits(count, size_bytes):
+                call.check()
                 if deadline.expired:
                     raise errors.QueueFull(f"{self._site.title} is full; this was not put")
                 bell.wait(min(deadline.wait_s(), LONGEST_WAIT_S))
