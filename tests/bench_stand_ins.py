@@ -1,4 +1,4 @@
-"""Locks that contend in coordkit's place, to test what a benchmark makes of them: one is fair, three are not.
+"""Locks in coordkit's place, to test what a benchmark makes of them: one is fair, the others are not.
 
 They are roles of benchmark workers. The fair one is a locked file with a counter in it.
 """
@@ -13,7 +13,7 @@ import threading
 from typing import IO, Any
 
 from coordkit import errors
-from coordkit.cli.bench import contenders
+from coordkit.cli.bench import contenders, crashes
 from coordkit.testing.history import clock_ns
 
 
@@ -111,6 +111,14 @@ class Lost(contenders.Contenders):
 class Deadly(contenders.Contenders):
     def connect(self, url: str) -> Any:
         return _Coordinator(DeadlyLock)
+
+
+class Early(crashes.Candidate):
+    """Says that it held as soon as it had asked."""
+
+    def round(self, timeout_s: float) -> dict[str, Any]:
+        told = super().round(timeout_s)
+        return {**told, "running_ns": told["asked_ns"] + 1}
 
 
 class Stuck:

@@ -18,6 +18,7 @@ from coordkit.cli.bench import (
     bars,
     contention,
     contention_report,
+    crashes,
     crew,
     figures,
     floor,
@@ -80,6 +81,7 @@ class TestParsing:
             ["bench", "lock", "--mode", "fibers"],
             ["bench", "lock", "--seconds", "0"],
             ["bench", "lock", "--hold", "nan"],
+            ["bench", "lock", "--ttl", "1"],
             ["demo", "--processes", "-1"],
         ],
         ids=" ".join,
@@ -541,6 +543,57 @@ class TestContention:
 
 
 # --- against a real server
+
+
+@UNPATCHED
+class TestCrashes:
+    """A holder is killed, and the next one in line comes to hold."""
+
+    def crash(self, etcd, primitive, crashed=2):
+        server = Server(etcd.url, etcd.endpoint, etcd.version, private=True, pid=etcd.pid)
+        scenario = primitives.Scenario("processes", 2, primitive, ttl_s=2)
+        return crashes.measure(
+            server, scenario, contention.Plan(crashes=crashed), terminal.Progress(crashed)
+        )
+
+    @pytest.mark.parametrize("primitive", ["lock", "election"])
+    def test_each_crash_makes_the_next_one_the_holder(self, etcd, primitive):
+        """
+        Nobody is granted it before the one before is dead.
+        """
+        result = self.crash(etcd, primitive)
+
+        assert result.clean, result.failure
+        assert [repeat.found["successor_s"] > 0 for repeat in result.repeats] == [True, True]
+        assert sum(repeat.verdict.holds for repeat in result.repeats) == 2
+
+    @pytest.mark.usefixtures("stand_ins")
+    def test_a_successor_that_held_too_early_is_found(self, etcd, monkeypatch):
+        """
+        The killed holder held until it was killed.
+        """
+        monkeypatch.setattr(crashes, "CANDIDATE", "bench_stand_ins:Early")
+
+        result = self.crash(etcd, "lock", 1)
+
+        assert Rule.CLOCK in {violation.rule for violation in history.load_violations(result.kept)}
+        pathlib.Path(result.kept).unlink()
+
+    def test_the_slowest_is_measured_by_the_bar(self):
+        """
+        The TTL and a second and a half.
+        """
+        repeats = [
+            contention.Repeat({"successor_s": slow}, figures.LockTimes(), history.Verdict(1, ()))
+            for slow in (2.0, 4.6, 3.0)
+        ]
+        scenario = primitives.Scenario("processes", 2, "election", ttl_s=3)
+        result = contention.Result(scenario, repeats)
+
+        (bar,) = contention_report.Report(NO_SERVER, contention.Plan(), [result]).bars
+
+        assert (bar.measured, bar.most, bar.passed) == (4.6, 4.5, False)
+
 
 
 class TestFloor:

@@ -20,7 +20,18 @@ from coordkit.cli import failure, terminal
 Series = dict[tuple[str, str], list[float]]  # by scenario and figure
 _LEAST_FOR_QUARTILES = 3
 #: Which figures are shown, and judged where ranges must meet; the rest is in the JSON.
-_TOLD = ("_per_s", "_p50_us", "_p99_us", "_p50_x", "_p99_x", "cycle_x", "ours_x", "cpu_us", "_mib")
+_TOLD = (
+    "_per_s",
+    "_p50_us",
+    "_p99_us",
+    "_p50_x",
+    "_p99_x",
+    "cycle_x",
+    "ours_x",
+    "cpu_us",
+    "_mib",
+    "successor_s",
+)
 
 
 def series(document: dict[str, Any]) -> Series:

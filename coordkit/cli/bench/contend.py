@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from coordkit import terms
 from coordkit.cli import options, terminal
 from coordkit.cli.bench import outputs
 
@@ -80,6 +81,14 @@ def _register(commands: Any, primitive: _Command) -> None:
     parser.add_argument(
         "--full", action="store_true", help="sweep 1 to 64 contenders in processes, threads and greenlets"
     )
+    if primitive.name in ("lock", "election"):
+        parser.add_argument(
+            "--crashes", type=options.count, default=0, metavar="N",
+            help="also kill -9 the holder N times, and tell how long until the next one holds",
+        )  # fmt: skip
+        parser.add_argument(
+            "--ttl", type=_ttl, default=3, metavar="SEC", help="of the sessions of those killed; default 3"
+        )
     if primitive.name == "semaphore":
         parser.add_argument("--limit", type=options.count, help="permits; default half as many as contend")
     if primitive.name == "rwlock":
@@ -92,6 +101,7 @@ def _register(commands: Any, primitive: _Command) -> None:
 def run(primitive: _Command, arguments: argparse.Namespace) -> int:
     """Measure, judge, tell."""
     from coordkit.cli.bench.contention import MODES, Plan
+    from coordkit.cli.bench.primitives import Scenario
 
     if arguments.full:
         arguments.contenders, arguments.mode = _SWEEP, list(MODES)
@@ -102,8 +112,11 @@ def run(primitive: _Command, arguments: argparse.Namespace) -> int:
         rate=arguments.rate or 0.0,
         limit=getattr(arguments, "limit", None),
         write_every=getattr(arguments, "write_every", 10),
+        crashes=getattr(arguments, "crashes", 0),
     )
     scenarios = _scenarios(primitive, arguments.mode, arguments.contenders)
+    if plan.crashes:
+        scenarios.append(Scenario("processes", 2, primitive.name, ttl_s=arguments.ttl))
     return outputs.run(arguments, lambda: measure(arguments.url, plan, scenarios))
 
 
@@ -120,13 +133,16 @@ def _scenarios(primitive: _Command, modes: list[str], counts: list[int]) -> list
 
 def measure(url: str | None, plan: Any, scenarios: list[Any]) -> Any:
     """Every scenario in turn on one server; the report of all."""
-    from coordkit.cli.bench import contention, contention_report, machine, server
+    from coordkit.cli.bench import contention, contention_report, crashes, machine, server
 
     load = machine.load()
-    progress = terminal.Progress(len(scenarios) * plan.repeats)
+    progress = terminal.Progress(sum(plan.crashes if each.ttl_s else plan.repeats for each in scenarios))
     with server.serving(url) as etcd:
         try:
-            results = [contention.measure(etcd, scenario, plan, progress) for scenario in scenarios]
+            results = [
+                (crashes if scenario.ttl_s else contention).measure(etcd, scenario, plan, progress)
+                for scenario in scenarios
+            ]
         finally:
             progress.clear()
     return contention_report.Report(etcd, plan, results, load)
@@ -134,6 +150,12 @@ def measure(url: str | None, plan: Any, scenarios: list[Any]) -> Any:
 
 def _counts(text: str) -> list[int]:
     return [options.count(part) for part in text.split(",")]
+
+
+def _ttl(text: str) -> int:
+    if options.count(text) < terms.LEAST_TTL_S:
+        raise argparse.ArgumentTypeError(f"etcd's least is {terms.LEAST_TTL_S} s")
+    return int(text)
 
 
 def _modes(text: str) -> list[str]:

@@ -14,7 +14,7 @@ import os
 import pathlib
 import secrets
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 
@@ -47,6 +47,7 @@ class Plan:
     rate: float = 0.0  # cycles a second that all together mean to begin; 0: a closed loop
     limit: int | None = None  # of a semaphore; None: half as many as contend
     write_every: int = 10  # of a reader-writer lock: one of so many holds is a writer's
+    crashes: int = 0  # of the holder, where a scenario is about that
 
     def limit_of(self, contenders: int) -> int:
         return self.limit or max(1, contenders // 2)
@@ -118,10 +119,8 @@ def measure(server: Server, scenario: Scenario, plan: Plan, progress: terminal.P
         except WorkerDied as error:
             result.failure = str(error)
         if not result.clean:
-            result.kept = _keep(
-                folder.glob(f"history-*-{scenario.primitive}-*"),
-                lambda seen: judge(server, scenario, plan, seen),
-            )
+            seen = load_all(folder.glob(f"history-*-{scenario.primitive}-*"))
+            result.kept = keep(seen, judge(server, scenario, plan, seen))
     return result
 
 
@@ -251,11 +250,9 @@ def load_all(paths: Iterable[pathlib.Path]) -> list[Operation]:
     return [operation for path in sorted(paths) for operation in history.load(path)]
 
 
-def _keep(paths: Iterable[pathlib.Path], judge: Callable[[list[Operation]], Verdict]) -> str:
+def keep(operations: Iterable[Operation], verdict: Verdict) -> str:
     """Save what the contenders saw, and what is wrong with it, where it outlives this run."""
-    operations = load_all(paths)
-    violations = judge(operations).violations
     file, path = tempfile.mkstemp(prefix="coordkit-history-", suffix=".jsonl")
     os.close(file)
-    history.save(path, [*operations, *violations])
+    history.save(path, [*operations, *verdict.violations])
     return path

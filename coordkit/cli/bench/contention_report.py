@@ -21,6 +21,7 @@ from coordkit.cli.bench.server import Server
 from coordkit.testing.history import Rule
 
 SCHEMA = "coordkit-bench-contention/1"
+_UNITS = {"_x": "x", "_s": " s"}
 _HISTOGRAMS = ("waits", "pairs", "hand_overs", "returns")
 
 #: Label, figure, and how a number is written. A figure that no scenario has is no row.
@@ -56,6 +57,7 @@ _ROWS = (
     ("a bare FIFO baton, acquisitions/s", "baton_per_s", "{:,.0f}"),
     ("acquisitions/s / the fair lock's", "lock_x", "{:.2f}"),
     ("acquisitions/s / the baton's", "baton_x", "{:.2f}"),
+    ("kill -9 to the next holder, s", "successor_s", "{:,.2f}"),
     ("turns of another process", "rival_turns", "{:,.0f}"),
     ("hand-overs before its turn, p50", "overtaken_p50", "{:,.0f}"),
     ("hand-overs before its turn, max", "overtaken_max", "{:,.0f}"),
@@ -88,9 +90,11 @@ class Report:
             figures = result.summary()
             for figure, (word, bound) in self.primitive.bars(result.scenario).items():
                 if figure in figures:
-                    name, median = f"{result.scenario.name}: {figure}", figures[figure].median
-                    unit = "x" if figure.endswith("_x") else ""
-                    found.append(Bar(name, median, **{word: bound}, unit=unit))
+                    name, spread = f"{result.scenario.name}: {figure}", figures[figure]
+                    # Nobody waits for the median of crashes: the slowest counts.
+                    measured = spread.high if figure == "successor_s" else spread.median
+                    unit = next((unit for end, unit in _UNITS.items() if figure.endswith(end)), "")
+                    found.append(Bar(name, measured, **{word: bound}, unit=unit))
         return found
 
     def correctness(self) -> str:
@@ -178,6 +182,7 @@ def _scenario(result: Result) -> dict[str, Any]:
         "mode": result.scenario.mode,
         "contenders": result.scenario.contenders,
         "rivals": result.scenario.rivals,
+        "ttl_s": result.scenario.ttl_s,
         "summary": {name: attrs.asdict(spread) for name, spread in result.summary().items()},
         "repeats": [repeat.found for repeat in result.repeats],
         "shares": result.shares(),

@@ -101,6 +101,10 @@ class Worker:
         words = "\n  ".join(log[-12:]) or "(it wrote nothing)"
         return WorkerDied(f"worker {self.name} (pid {self.pid}) {why}; its last words:\n  {words}")
 
+    def kill(self) -> None:
+        """SIGKILL: it ends wherever it is."""
+        self._process.kill()
+
     def dismiss(self) -> None:
         """Close its pipe, which ends a worker that waits for orders."""
         try:
@@ -151,9 +155,9 @@ class Crew:
         self._workers.append(worker)
         return worker
 
-    def ready(self) -> None:
-        """Wait until every worker has connected and stands at the start."""
-        self._collect(self._workers, _START_S)
+    def ready(self, *workers: Worker) -> None:
+        """Wait until every worker, or each of these, has connected and stands at the start."""
+        self.collect(list(workers) or self._workers, _START_S)
 
     def work(self, orders: Mapping[Worker, Mapping[str, Any]], limit_s: float) -> list[dict[str, Any]]:
         """Give each its order at once; their answers, in the same order.
@@ -163,10 +167,14 @@ class Crew:
         """
         for worker, order in orders.items():
             worker.order(order, limit_s)
-        return self._collect(list(orders), limit_s + _GRACE_S)
+        return self.collect(list(orders), limit_s + _GRACE_S)
 
-    def _collect(self, workers: list[Worker], limit_s: float) -> list[dict[str, Any]]:
-        """Every answer; a failure is raised when the others have ended too, and kept what they saw."""
+    def collect(self, workers: list[Worker], limit_s: float) -> list[dict[str, Any]]:
+        """Every answer; a failure is raised when the others have ended too, and kept what they saw.
+
+        Raises:
+            WorkerDied: One of them ended, failed, or did not answer in time.
+        """
         end = time.monotonic() + limit_s
         answers: dict[Worker, dict[str, Any]] = {}
         failures: dict[Worker, WorkerDied] = {}

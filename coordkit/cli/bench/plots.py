@@ -59,7 +59,7 @@ def _etcd(document: dict[str, Any]) -> str:
 
 
 def _contention(pyplot: Any, document: dict[str, Any]) -> Any:
-    scenarios = [each for each in document["scenarios"] if each["summary"]]
+    scenarios = [each for each in document["scenarios"] if "acquisitions_per_s" in each["summary"]]
     figure, ((waits, against), (timeline, shares)) = pyplot.subplots(2, 2, figsize=(12, 8))
     for scenario in scenarios:
         _distribution(waits, scenario)

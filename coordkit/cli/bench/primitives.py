@@ -25,9 +25,12 @@ class Scenario:
     contenders: int
     primitive: str = "lock"
     rivals: int = 0  # processes of one contender each, beside all the others
+    ttl_s: int = 0  # of the session of a holder that is killed; 0: nobody is
 
     @property
     def name(self) -> str:
+        if self.ttl_s:
+            return f"holder killed, TTL {self.ttl_s} s"
         if self.rivals:
             others = "another process" if self.rivals == 1 else f"{self.rivals} more processes"
             return f"{self.contenders} {self.mode} and {others}"
@@ -48,6 +51,7 @@ class Scenario:
 
 
 Bounds = dict[str, tuple[str, float]]  # by figure: "least" or "most", and how much
+_SUCCESSOR_S = 1.5  # beyond the TTL: etcd's look for ended leases, and a hand-over on a busy machine
 
 
 @attrs.frozen
@@ -75,7 +79,13 @@ class Primitive:
     beside: tuple[str, ...] = ()  # what is measured in turns with it
 
 
+def _crash_bars(scenario: Scenario) -> Bounds:
+    return {"successor_s": ("most", scenario.ttl_s + _SUCCESSOR_S)}
+
+
 def _lock_bars(scenario: Scenario) -> Bounds:
+    if scenario.ttl_s:
+        return _crash_bars(scenario)
     if scenario.contenders == 1:
         return {"pair_p50_x": ("most", 1.25)}
     most = {2: 1.6, 8: 2.5}.get(scenario.contenders)
@@ -90,6 +100,8 @@ def _cohort_bars(scenario: Scenario) -> Bounds:
 
 
 def _election_bars(scenario: Scenario) -> Bounds:
+    if scenario.ttl_s:
+        return _crash_bars(scenario)
     contended = scenario.mode == "processes" and scenario.contenders > 1
     return {"hand_over_p50_x": ("most", 2.5)} if contended else {}
 
