@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from coordkit.cli import failure, options, terminal
+from coordkit.cli import failure, options, stock, terminal
 
 if TYPE_CHECKING:
     import coordkit
@@ -57,7 +57,7 @@ _READ_BYTES = 2**16
 
 
 def register(commands: Any) -> None:
-    """Add `topic pub`, `topic sub` and `topic trim`."""
+    """Add `topic pub`, `topic sub`, `topic trim` and `topic ls`."""
     group = options.group(commands, "topic", "publish and subscribe")
     pub = options.command(group, "pub", "publish messages", _PUB, publish)
     pub.usage = "coordkit topic pub [options] NAME [VALUE...] [-- VALUE...]"
@@ -82,6 +82,7 @@ def register(commands: Any) -> None:
     for parser in (pub, sub, trim):
         options.connection(parser)
         options.speech(parser)
+    stock.register_topics(group)
 
 
 def publish(arguments: argparse.Namespace) -> int:

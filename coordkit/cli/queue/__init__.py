@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from coordkit.cli import options
+from coordkit.cli import options, stock
 from coordkit.cli.queue import looking, put, take
 
 
@@ -14,3 +14,4 @@ def register(commands: Any) -> None:
     put.register(group)
     take.register(group)
     looking.register(group)
+    stock.register_queues(group)

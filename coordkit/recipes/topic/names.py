@@ -65,6 +65,7 @@ class Names:
     log: bytes
     head: bytes
     trimmed: bytes
+    cursors: bytes
     partitions: bytes
     slot_keys: tuple[bytes, ...] = attrs.field(repr=False)
 
@@ -77,6 +78,7 @@ class Names:
             prefix + b"log/",
             prefix + b"head",
             prefix + b"trimmed",
+            prefix + b"cursors/",
             prefix + b"partitions",
             tuple(b"%sslots/%03d" % (prefix, k) for k in range(MOST_IN_TXN)),
         )
@@ -105,7 +107,7 @@ class Names:
 
     def cursor(self, name: str) -> bytes:
         """The key of a durable cursor."""
-        return b"%scursors/%s" % (self.prefix, keys.segment(name, "cursor").encode())
+        return self.cursors + keys.segment(name, "cursor").encode()
 
     def parse_slot(self, key: bytes) -> int | None:
         """The index of a live message; None for a key of somebody else's."""

@@ -115,13 +115,7 @@ class Parts:
 
     def usage(self, deadline: Deadline) -> Usage | None:
         """How a topic of this name is used; None while nobody does.  Cost: up to 3 round trips."""
-        names, client = self.names, self._link.client
-        stored = intake.read_key(client, names.partitions, deadline)
-        if stored is not None and stored.value.isdigit():
-            return Usage(True, int(stored.value))
-        if intake.read_key(client, names.head, deadline) is not None:
-            return Usage(True, 1)
-        return Usage(False, 1) if intake.read_key(client, names.slot_keys[0], deadline) is not None else None
+        return usage_of(self.names, lambda key: intake.read_key(self._link.client, key, deadline))
 
     def agree(self, deadline: Deadline) -> None:
         """See that others use this topic in the same way.  Once.
@@ -143,3 +137,13 @@ class Parts:
             if usage not in (None, mine):
                 raise errors.LimitMismatch(f"topic {self.names.prefix.decode()} is {usage}, not {mine}")
             self._agreed = True
+
+
+def usage_of(names: Names, read: typing.Callable[[bytes], kv.KeyValue | None]) -> Usage | None:
+    """How the topic with these keys is used; None while nobody does.  Reads up to 3 keys."""
+    stored = read(names.partitions)
+    if stored is not None and stored.value.isdigit():
+        return Usage(True, int(stored.value))
+    if read(names.head) is not None:
+        return Usage(True, 1)
+    return Usage(False, 1) if read(names.slot_keys[0]) is not None else None
