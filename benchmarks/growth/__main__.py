@@ -2,6 +2,8 @@
 
 Each point is a process of its own on one private etcd; a point that takes too long, or fails, is told and
 ends its axis.  Writes `growth.json` and a plot for each axis into a folder.
+
+exit status: 0; 1 when a point failed or, with --strict, when a bar is missed
 """
 
 from __future__ import annotations
@@ -17,19 +19,34 @@ from typing import Any
 from benchmarks.growth import axes
 from coordkit.cli import failure, options, terminal
 from coordkit.cli.bench import machine, plots, server
+from coordkit.cli.bench.bars import Bar
 
 SCHEMA = "coordkit-growth/1"
 POINTS = {
     "waiters": (10, 30, 100, 300, 1000),
+    "greenlets": (10, 30, 100, 300, 1000),
+    "bare-threads": (10, 100, 1000),
+    "bare-greenlets": (10, 100, 1000),
     "names": (10, 100, 1000, 10_000),
     "sessions": (1, 10, 100, 1000),
     "length": (100, 1000, 10_000, 100_000),
     "subscribers": (1, 4, 16, 64),
 }
 _LABELS = {
-    "waiters": "waiters in one line", "names": "locks held", "sessions": "sessions, idle",
+    "waiters": "waiters in one line, threads", "greenlets": "waiters in one line, greenlets",
+    "bare-threads": "threads that wait, and no lock", "bare-greenlets": "greenlets that wait, and no lock",
+    "names": "locks held", "sessions": "sessions, idle",
     "length": "items in a queue", "subscribers": "subscribers in a process",
 }  # fmt: skip
+#: An axis, a count, a figure, what it may be at most and in what; against the same figure at another count.
+_BARS = (
+    ("waiters", 1000, "hand_over_p50_ms", 2, "x", 10),
+    ("waiters", 1000, "kib_each", 20, " KiB", None),
+    ("greenlets", 1000, "hand_over_p50_ms", 2, "x", 10),
+    ("greenlets", 1000, "kib_each", 20, " KiB", None),
+    ("sessions", 1000, "watch_streams", 1, "", None),
+    ("sessions", 1000, "requests_each_per_s", 1, "/s", None),
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -37,6 +54,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--axes", default=",".join(POINTS), metavar="AXIS,...", help="default %(default)s")
     parser.add_argument("--most", type=options.count, default=10**6, help="leave out what is larger")
     parser.add_argument("--limit", type=options.positive, default=60.0, help="of a point, seconds")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
     chosen = parser.parse_args(arguments)
     wanted = chosen.axes.split(",")
@@ -58,9 +76,26 @@ def main(arguments: list[str]) -> int:
             counts = [each for each in POINTS[axis] if each <= chosen.most]
             document["axes"][axis] = _axis(axis, counts, etcd.url, chosen.limit, document["failures"])
             # After each axis: a run that is cut short keeps what it has.
+            document["bars"] = [bar.as_json() for bar in met(document["axes"])]
             (chosen.out / "growth.json").write_text(json.dumps(document, indent=1) + "\n")
     _show(document, chosen.out)
-    return int(bool(document["failures"]))
+    missed = chosen.strict and not all(bar.passed for bar in met(document["axes"]))
+    return int(bool(document["failures"]) or missed)
+
+
+def met(found: dict[str, list[dict[str, float]]]) -> list[Bar]:
+    """The bars of those points that were measured."""
+    points = {(axis, point["count"]): point for axis, own in found.items() for point in own}
+    bars = []
+    for axis, count, figure, most, unit, beside in _BARS:
+        if (axis, count) not in points or (beside and (axis, beside) not in points):
+            continue
+        measured = points[axis, count][figure]
+        if beside:
+            measured /= points[axis, beside][figure]
+        name = f"{count:,} {_LABELS[axis]}: {figure}" + (f" by that of {beside}" if beside else "")
+        bars.append(Bar(name, measured, most=most, unit=unit))
+    return bars
 
 
 def _axis(
@@ -79,7 +114,8 @@ def _axis(
 
 
 def _point(axis: str, count: int, url: str, limit_s: float) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.growth.axes", axis, str(count), url]
+    patches = ["-m", "gevent.monkey", "--module"] if axis in axes.GREENLETS else ["-m"]
+    command = [sys.executable, *patches, "benchmarks.growth.axes", axis, str(count), url]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
     except subprocess.TimeoutExpired as error:
@@ -98,6 +134,8 @@ def _show(document: dict[str, Any], folder: pathlib.Path) -> None:
         rows = [[f"{point['count']:,}", *(f"{point[name]:,.2f}" for name in names)] for point in points]
         terminal.Table(_LABELS[axis], ["", *names], rows).show()
         _draw(axis, points, names, document, folder / f"growth-{axis}.svg")
+    for bar in met(document["axes"]):
+        print(bar)
     for point, why in document["failures"].items():
         print(f"{point}: {why}")
     if warning := machine.busy(document["machine"]["load"]):

@@ -1,7 +1,8 @@
 """One point of growth, in a process of its own: `python -m benchmarks.growth.axes AXIS COUNT URL`; JSON out.
 
-Each tells a time and the memory that each one more costs this process.  What does not come to its end within
-its limit fails: no point is left out in silence.
+Each tells a time and the memory that each one more costs this process; bare ones the memory alone.  What does
+not come to its end within its limit fails: no point is left out in silence.  Those of `GREENLETS` want
+gevent's patches: `python -m gevent.monkey --module benchmarks.growth.axes ...`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from collections.abc import Callable
 from typing import Any
 
 import coordkit
-from coordkit.etcd import heart as hearts
+from benchmarks.growth import served
+from coordkit.cli.bench import worker
 
 _LIMIT_S = 90.0
+_TTL_S = 10  # of idle sessions; they are watched for as long
+_STACK_BYTES = 256 * 1024
 _OPENERS = 50
 _SAMPLES = 60
 _BODY = b"x" * 100
@@ -35,7 +39,7 @@ def rss_kib() -> float:
 
 
 def waiters(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
-    """All stand in one line, in threads; then the lock passes through all of them."""
+    """All stand in one line, in threads or greenlets; then the lock passes through all of them."""
     lock = coord.lock("waiters")
     lock.acquire()
     released = 0
@@ -51,7 +55,7 @@ def waiters(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
         released = time.perf_counter_ns()
         mine.release()
 
-    threading.stack_size(256 * 1024)
+    threading.stack_size(_STACK_BYTES)
     before = rss_kib()
     threads = [threading.Thread(target=wait) for _ in range(count)]
     for thread in threads:
@@ -64,6 +68,31 @@ def waiters(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
         thread.join()
     _insist(len(gaps) == count, f"{len(gaps)} of {count} had their turn")
     return {"hand_over_p50_ms": statistics.median(gaps) / 1e6, "kib_each": (held - before) / count}
+
+
+def bare(_: coordkit.Coordinator, count: int) -> dict[str, float]:
+    """As many threads or greenlets that only wait: what a waiter costs where there is no lock of ours."""
+    threading.stack_size(_STACK_BYTES)
+    gates = [threading.Lock() for _ in range(count)]
+    waiting = []
+
+    def wait(gate: Any) -> None:
+        waiting.append(gate)
+        gate.acquire()
+
+    for gate in gates:
+        gate.acquire()
+    before = rss_kib()
+    threads = [threading.Thread(target=wait, args=(gate,)) for gate in gates]
+    for thread in threads:
+        thread.start()
+    _until(lambda: len(waiting) == count)
+    held = rss_kib()
+    for gate in gates:
+        gate.release()
+    for thread in threads:
+        thread.join()
+    return {"kib_each": (held - before) / count}
 
 
 def names(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
@@ -83,23 +112,36 @@ def names(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
 
 
 def sessions(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
-    """As many sessions, idle: what keeping them alive costs."""
-    _ = coord.session
-    before, opened = rss_kib(), []
-    _in_threads(range(count), lambda _: opened.append(coord.new_session(ttl=10)))
+    """As many sessions, idle: what keeping them alive costs, and what the server sees of it."""
+    first = coord.session  # one of them
+    before, opened = rss_kib(), [first]
+    _in_threads(range(count - 1), lambda _: opened.append(coord.new_session()))
     held = rss_kib()
-    heart = hearts.heart_for(coord.client.options)
-    renewals, calls = heart.renewals, coord.statistics().calls
+    endpoint = coord.client.options.endpoints[0]
+    _until(lambda: _is_quiet(coord))
+    then = served.requests(endpoint)
     cpu, began = time.process_time(), time.monotonic()
-    time.sleep(5)
+    time.sleep(_TTL_S)
     passed = time.monotonic() - began
+    now = served.requests(endpoint)
     _insist(all(session.alive for session in opened), "a session was lost")
+    calls, renewals = (getattr(now, name) - getattr(then, name) for name in ("calls", "renewals"))
     return {
         "cpu_percent": (time.process_time() - cpu) / passed * 100,
-        "renewals_per_s": (heart.renewals - renewals) / passed,
-        "calls_per_s": (coord.statistics().calls - calls) / passed,
-        "kib_each": (held - before) / count,
+        "watch_streams": now.watch_streams,
+        "lease_streams": now.lease_streams,
+        "renewals_per_s": renewals / passed,
+        "calls_per_s": calls / passed,
+        "requests_each_per_s": (calls + renewals) / passed / count,
+        "kib_each": (held - before) / max(1, count - 1),
     }
+
+
+def _is_quiet(coord: coordkit.Coordinator) -> bool:
+    """Whether what follows an opening is over."""
+    before = coord.statistics().calls
+    time.sleep(0.5)
+    return coord.statistics().calls == before
 
 
 def length(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
@@ -154,11 +196,15 @@ def subscribers(coord: coordkit.Coordinator, count: int) -> dict[str, float]:
 
 AXES: dict[str, Callable[[coordkit.Coordinator, int], dict[str, float]]] = {
     "waiters": waiters,
+    "greenlets": waiters,
+    "bare-threads": bare,
+    "bare-greenlets": bare,
     "names": names,
     "sessions": sessions,
     "length": length,
     "subscribers": subscribers,
 }
+GREENLETS = ("greenlets", "bare-greenlets")
 
 
 def _in_threads(items: Any, action: Callable[[Any], object]) -> None:
@@ -194,7 +240,8 @@ def _insist(sound: bool, what: str) -> None:
 
 
 def main(axis: str, count: str, url: str) -> None:
-    with coordkit.connect(url, timeout=30) as coord:
+    _insist(worker.patched() is (axis in GREENLETS), "sockets are patched where they must not be, or not")
+    with coordkit.connect(url, timeout=30, ttl=_TTL_S) as coord:
         _ = coord.session
         found = AXES[axis](coord, int(count))
     sys.stdout.write(json.dumps(found) + "\n")
