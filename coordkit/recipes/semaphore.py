@@ -152,10 +152,14 @@ class Semaphore(locklike.LineLock):
 
     def _settle(self, line: sharedline.PermitsLine, session: Session, deadline: Deadline) -> None:
         """Learn the limit, or set it if nobody has."""
-        limit = line.limit_of(_limits(line, session, deadline))
+        found = _limits(line, session, deadline)
+        limit = line.limit_of(found)
         if limit is not None:
             self._agree(limit)
             return
+        if found:
+            strange = found[0].key.decode(errors="backslashreplace")
+            raise errors.InvalidValue(f"{strange} is no limit that any of us has put there; resize mends it")
         wanted = self._agreed or self._wanted
         if wanted is None:
             raise errors.LimitMismatch(f"{self} has no limit yet, and this handle names none")

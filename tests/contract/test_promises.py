@@ -42,6 +42,7 @@ def _job(coord: coordkit.Coordinator, name: str) -> coordkit.Job:
 
 HOLDINGS: dict[str, Holding] = {
     **{name: Holding(each.make) for name, each in LOCKLIKES.items()},
+    "multilock": Holding(lambda coord, name: coord.multilock([name, f"{name}~"])),
     "leadership": Holding(lambda coord, name: coord.election(name).campaign()),
     "standing": Holding(
         lambda coord, name: coord.standing(name),
@@ -126,6 +127,21 @@ class TestHolding:
                 assert holding.hold(heir).fence > held.fence
                 assert held.writes() == [False, False]
                 assert not held.stands
+
+    def test_names_that_are_prefixes_of_one_another_are_not_the_same(self, coord, holding):
+        """
+        All of them are held at once, each with a key and a guard of its own.
+        """
+        with contextlib.ExitStack() as stack:
+            keys = []
+            for name in ("job", "job1", "job/1", "job/", "job%2F1"):
+                made = holding.make(coord, name)
+                stack.enter_context(made)
+                hold = holding.hold(made)
+                assert hold.txn().then(kv.get(hold.key)).commit().succeeded
+                keys += [hold.key]
+
+            assert len(set(keys)) == len(keys)
 
 
 class TestWaiting:
