@@ -1,5 +1,6 @@
 # "make demo" and "make test" need Python 3.10 or newer and make, nothing else; no environment has to be
-# activated.  PYTHON=/path/to/python chooses the interpreter, TESTS="tests/test_x.py -k name" what is run.
+# activated.  PYTHON=/path/to/python chooses the interpreter, TESTS="tests/test_x.py -k name" what is run,
+# PEERS="--what lock" what is measured of others.
 
 .NOTPARALLEL:
 .PHONY: help demo test test-all check fix bench bench-peers soak sensitivity model docs clean
@@ -48,10 +49,12 @@ bench:
 	@$(bin)/coordkit bench wire
 	@$(bin)/coordkit bench lock
 
+# A peer whose environment cannot be made is named with that reason, and the others are measured.
 bench-peers:
 	$(environment) bench
 	@$(bin)/python -I tools/environment.py .venvs/peers peers
-	@.venvs/peers/bin/python -m benchmarks.peers
+	-@$(bin)/python -I tools/environment.py .venvs/peer-etcd3 peer-etcd3
+	@.venvs/peers/bin/python -m benchmarks.peers $(PEERS)
 
 soak:
 	$(environment) test

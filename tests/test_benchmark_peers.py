@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import pathlib
 import shutil
@@ -11,8 +13,8 @@ import sys
 
 import pytest
 
-from benchmarks.peers import fillers, kinds, lineup, report, rounds
-from coordkit.cli.bench import contention, figures
+from benchmarks.peers import fillers, kinds, lineup, packages, report, rounds
+from coordkit.cli.bench import contention, figures, primitives
 from coordkit.testing.history import Kind, Operation, Result
 
 WINDOW = figures.Window(0, 1_000_000_000)
@@ -117,6 +119,77 @@ class TestOthers:
         assert "violations" in kinds.KINDS["election"].judge(match("election"), history, WINDOW).broken
 
 
+class TestLineup:
+    def test_who_takes_no_part_is_told_with_the_reason(self, capsys):
+        """
+        No peer is left out of a table in silence.
+        """
+        scenario = primitives.Scenario("processes", 32)
+        contest = rounds.Contest(
+            kinds.KINDS["lock"], list(lineup.LOCKS), {}, scenario, contention.Plan(repeats=1)
+        )
+        plan = contention.Plan(repeats=1)
+
+        report.Report("lock", "holds", "3.5.1", plan, {"32": contest.standings}, {}, 0.0).show()
+
+        shown = capsys.readouterr().out
+        assert "etcd3 Lock: not measured: it is measured with 8 processes at most" in shown
+        assert "Go concurrency.Mutex: not measured" not in shown
+
+    def test_a_peer_whose_environment_is_not_there_says_which(self, monkeypatch, tmp_path):
+        """
+        And who makes it.
+        """
+        monkeypatch.setattr(lineup, "ROOT", tmp_path)
+        (etcd3,) = (peer for peer in lineup.LOCKS if peer.environment)
+
+        assert ".venvs/peer-etcd3" in lineup.why_not(etcd3)
+
+        python = pathlib.Path(lineup.interpreter(etcd3))
+        python.parent.mkdir(parents=True)
+        python.touch()
+        assert lineup.why_not(etcd3) is None
+
+
+class TestPackages:
+    @pytest.fixture
+    def apt(self, monkeypatch):
+        """Says what was run; one package is missing."""
+        ran = []
+        monkeypatch.setattr(packages, "NEEDED", {"redis-server": lambda: False, "golang-go": lambda: True})
+        monkeypatch.setattr(packages.shutil, "which", lambda name: f"/usr/bin/{name}")
+        monkeypatch.setattr(packages.subprocess, "run", lambda command, **_: ran.append(command))
+        return ran
+
+    def sit_at(self, monkeypatch, answer):
+        console = io.StringIO(f"{answer}\n")
+        console.isatty = lambda: answer is not None
+        monkeypatch.setattr(sys, "stdin", console)
+
+    @pytest.mark.parametrize("answer", [None, "", "n"])
+    def test_nothing_is_installed_unless_somebody_agrees(self, apt, monkeypatch, capsys, answer):
+        """
+        Without a terminal there is nobody to ask; what would help is told all the same.
+        """
+        self.sit_at(monkeypatch, answer)
+
+        packages.offer()
+
+        assert apt == []
+        assert "redis-server" in capsys.readouterr().err
+
+    def test_who_agrees_gets_what_is_missing(self, apt, monkeypatch):
+        """
+        And nothing else.
+        """
+        self.sit_at(monkeypatch, "y")
+
+        packages.offer()
+
+        (command,) = apt
+        assert "apt-get" in command and command[-1] == "redis-server" and "golang-go" not in command
+
+
 def ran(ours, theirs):
     """A run of two peers with these rates."""
     standings = [
@@ -143,10 +216,10 @@ def test_two_runs_are_compared_by_rates_and_by_their_ratios():
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="no redis-server here")
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
 def test_servers_end_with_the_run(ending, tmp_path, eventually):
     """
-    Whoever asks it to end leaves no Redis behind, and no folder of one.
+    However it ends, it leaves no server behind, and no folder of one.
     """
     pytest.importorskip("redis")
     root = pathlib.Path(__file__).parent.parent
@@ -158,10 +231,22 @@ def test_servers_end_with_the_run(ending, tmp_path, eventually):
         stdin=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: any(tmp_path.glob("coordkit-redis-*/appendonlydir")), within_s=30)
+        (data,) = eventually(lambda: list(tmp_path.glob("coordkit-redis-*/appendonlydir")), within_s=30)
+        assert running_in(data.parent)
         run.send_signal(ending)
         assert run.wait(30)
     finally:
         run.kill()
         run.wait()
-    assert list(tmp_path.glob("coordkit-redis-*")) == []
+    eventually(lambda: not list(tmp_path.glob("coordkit-redis-*")), within_s=30)
+    assert not running_in(data.parent)
+
+
+def running_in(folder):
+    """The processes whose folder this is, or was."""
+    found = []
+    for link in pathlib.Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(link).startswith(str(folder)):
+                found.append(link.parent.name)
+    return found

@@ -143,7 +143,7 @@ def ranked(operations: list[Operation]) -> list[Operation]:
     return [attrs.evolve(each, fence=rank(each)) for each in operations]
 
 
-_LOCKS = "processes:1,processes:2,processes:8,threads:2,threads:8,threads:32,greenlets:8,own:64"
+_LOCKS = "processes:1,processes:2,processes:8,processes:32,threads:2,threads:8,threads:32,greenlets:8,own:64"
 KINDS = {
     kind.name: kind
     for kind in (

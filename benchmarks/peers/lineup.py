@@ -13,10 +13,12 @@ import sys
 import attrs
 
 from benchmarks.peers import servers
+from coordkit.cli.bench.primitives import Scenario
 
 OURS = "coordkit"
 GO_FOLDER = pathlib.Path(__file__).parent / "go"
 GO_PATH = "/usr/share/gocode"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @attrs.frozen
@@ -32,28 +34,42 @@ class Peer:
     primitive: str = "lock"  # of a role that has several
     store: str = "coordkit"  # what stands behind it: see `fillers`
     go: bool = False
+    environment: str = ""  # of its own, below .venvs, where it cannot live with the others
     modes: tuple[str, ...] = ("processes", "threads")
+    most: int | None = None  # processes that contend
+
+    def unfit(self, scenario: Scenario) -> str | None:
+        """Why it takes no part in it; None when it does."""
+        if scenario.mode not in self.modes:
+            return f"it takes no part with {scenario.mode}"
+        if scenario.mode == "processes" and self.most and scenario.contenders > self.most:
+            return f"it is measured with {self.most} processes at most"
+        return None
 
 
+_GOROUTINES = ("processes", "threads", "greenlets")  # they are what Go has for both
 _GUARDED = "fair, fenced, guarded"
 _HERE = "benchmarks.peers.mutexes:"
 LOCKS = (
     Peer(OURS, "etcd", "contenders", _GUARDED, True, modes=("processes", "threads", "greenlets")),
-    Peer("Go concurrency.Mutex", "etcd", "mutex", _GUARDED, True, go=True),
+    Peer("Go concurrency.Mutex", "etcd", "mutex", _GUARDED, True, go=True, modes=_GOROUTINES),
     Peer("kazoo Lock", "zookeeper", f"{_HERE}Kazoo", "fair", True, "kazoo"),
-    Peer("etcdctl lock", "etcd", f"{_HERE}Etcdctl", "fair", False, modes=("processes",)),
-    Peer("etcd3 Lock", "etcd", f"{_HERE}Etcd3", "unfair", False, "etcd3"),
-    Peer("tooz etcd3gw", "etcd", f"{_HERE}Tooz", "unfair", False, "tooz"),
-    Peer("redis-py Lock", "redis", f"{_HERE}RedisPy", "unfair, one server", False, "redis"),
-    Peer("python-redis-lock", "redis", f"{_HERE}PythonRedisLock", "unfair, one server", False, "redis_lock"),
-)
+    Peer("etcdctl lock", "etcd", f"{_HERE}Etcdctl", "fair", False, modes=("processes",), most=8),
+    Peer("etcd3 Lock", "etcd", f"{_HERE}Etcd3", "unfair", False, environment="peer-etcd3", most=8),
+    Peer("tooz etcd3gw", "etcd", f"{_HERE}Tooz", "unfair", False, "tooz", most=8),
+    Peer("redis-py Lock", "redis", f"{_HERE}RedisPy", "unfair, one server", False, "redis", most=8),
+    Peer(
+        "python-redis-lock", "redis", f"{_HERE}PythonRedisLock", "unfair, one server", False, "redis_lock",
+        most=8,
+    ),
+)  # fmt: skip
 
 
 _QUEUES = "benchmarks.peers.queues:"
 
 
 def _go(name: str, role: str, promise: str) -> Peer:
-    return Peer(f"Go {name}", "etcd", role, promise, True, go=True, store="go")
+    return Peer(f"Go {name}", "etcd", role, promise, True, go=True, store="go", modes=_GOROUTINES)
 
 
 def _kazoo(name: str, primitive: str, promise: str, store: str = "kazoo") -> Peer:
@@ -97,6 +113,8 @@ def why_not(peer: Peer) -> str | None:
     """What is missing on this machine; None when nothing is."""
     if peer.module and importlib.util.find_spec(peer.module) is None:
         return f"the Python package that brings {peer.module} is not installed"
+    if peer.environment and not pathlib.Path(interpreter(peer)).exists():
+        return f"it needs an environment of its own, .venvs/{peer.environment}: make bench-peers makes it"
     if peer.name == "etcdctl lock" and not etcdctl():
         return "no etcdctl"
     if peer.go:
@@ -105,6 +123,11 @@ def why_not(peer: Peer) -> str | None:
         except servers.Missing as missing:
             return str(missing)
     return None
+
+
+def interpreter(peer: Peer) -> str:
+    """The Python that runs it."""
+    return str(ROOT / ".venvs" / peer.environment / "bin" / "python") if peer.environment else sys.executable
 
 
 def etcdctl() -> str | None:
@@ -120,7 +143,7 @@ def go_program() -> str:
 
     Cost: half a minute the first time.
     """
-    program = pathlib.Path(__file__).parents[2] / "build" / "peer-go"
+    program = ROOT / "build" / "peer-go"
     sources = sorted(GO_FOLDER.glob("*.go"))
     newest = max(source.stat().st_mtime for source in sources)
     if program.exists() and program.stat().st_mtime > newest:

@@ -46,7 +46,8 @@ class Report:
             terminal.Table(title, [each.format(unit=self.unit) for each in _COLUMNS], rows).show()
             for one in standings:
                 if one.failure:
-                    print(f"{one.peer.name}: out after {len(one.rounds)} rounds: {one.failure}")
+                    until = f"out after {len(one.rounds)} rounds" if one.rounds else "not measured"
+                    print(f"{one.peer.name}: {until}: {one.failure}")
         for name, why in self.skipped.items():
             print(f"{name}: not measured: {why}")
         if warning := machine.busy(self.load):

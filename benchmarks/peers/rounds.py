@@ -17,7 +17,7 @@ import attrs
 
 from benchmarks.peers import fillers
 from benchmarks.peers.kinds import Compared, Match
-from benchmarks.peers.lineup import Peer, go_program
+from benchmarks.peers.lineup import Peer, go_program, interpreter
 from coordkit.cli import terminal
 from coordkit.cli.bench import contention, figures, primitives
 from coordkit.cli.bench.crew import Crew, Worker, WorkerDied
@@ -55,7 +55,7 @@ class Contest:
     ) -> None:
         """Args:
         kind: What is compared.
-        peers: Who takes part, where the mode of the scenario is one of theirs.
+        peers: Who takes part, where the scenario is one of theirs; else their standing says why not.
         where: `host:port` by kind of server.
         scenario: Who contends.
         plan: For how long.
@@ -64,7 +64,7 @@ class Contest:
         self._kind = kind
         self._matches: dict[str, Match] = {}
         self._where, self._scenario, self._plan, self._own = where, scenario, plan, own
-        self.standings = [Standing(peer) for peer in peers if scenario.mode in peer.modes]
+        self.standings = [Standing(peer, failure=peer.unfit(scenario)) for peer in peers]
         self._stack = contextlib.ExitStack()
         self._folder = pathlib.Path(
             self._stack.enter_context(tempfile.TemporaryDirectory(prefix="coordkit-peers-"))
@@ -75,8 +75,9 @@ class Contest:
         """Every repeat of every peer."""
         with self._stack:
             for standing in self.standings:
-                progress.begin(f"{self._scenario.name}: {standing.peer.name}, starting")
-                self._attempt(standing, self._hire)
+                if standing.failure is None:
+                    progress.begin(f"{self._scenario.name}: {standing.peer.name}, starting")
+                    self._attempt(standing, self._hire)
             for number in range(self._plan.repeats):
                 for standing in self.standings:
                     if standing.failure is None:
@@ -108,6 +109,9 @@ class Contest:
             program = (go_program(),)
             name = f"/{name}/" if self._kind.name in ("lock", "election") else f"/{name}"
             settings |= {"endpoint": where, "name": name, "size": len(fillers.BODY)}
+        if peer.environment:
+            program = (interpreter(peer), "-m", "coordkit.cli.bench.worker")
+            settings["patched"] = False
         patched = self._scenario.mode == "greenlets"
         workers = [
             crew.hire(f"{number}", peer.role, {**settings, "labels": labels}, patched, program)

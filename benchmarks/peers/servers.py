@@ -10,11 +10,10 @@ import pathlib
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 
-from coordkit.testing import loopback
+from coordkit.testing import lifeline, loopback
 
 ZOOKEEPER = "/usr/share/zookeeper/bin/zkServer.sh"
 START_S = 30.0
@@ -30,15 +29,16 @@ def zookeeper() -> Iterator[str]:
     if not pathlib.Path(ZOOKEEPER).exists():
         raise Missing("no ZooKeeper server: Debian's package is zookeeper")
     port, admin = loopback.free_ports(2)
-    with tempfile.TemporaryDirectory(prefix="coordkit-zookeeper-") as folder:
-        config = pathlib.Path(folder, "zoo.cfg")
+    with _folder("coordkit-zookeeper-") as line:
+        folder = line.folder
+        config = folder / "zoo.cfg"
         config.write_text(
             f"tickTime=1000\ndataDir={folder}/data\nclientPort={port}\nclientPortAddress=127.0.0.1\n"
             f"maxClientCnxns=0\nadmin.enableServer=false\nadmin.serverPort={admin}\n"
             f"4lw.commands.whitelist=ruok\n"
         )
         command = [ZOOKEEPER, "start-foreground", str(config)]
-        with _running(command, port, folder):
+        with _running(command, port, line):
             yield f"127.0.0.1:{port}"
 
 
@@ -49,24 +49,35 @@ def redis() -> Iterator[str]:
     if program is None:
         raise Missing("no redis-server: Debian's package is redis-server")
     (port,) = loopback.free_ports(1)
-    with tempfile.TemporaryDirectory(prefix="coordkit-redis-") as folder:
-        settings = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir", folder]
-        with _running([program, "--bind", "127.0.0.1", "--port", str(port), *settings], port, folder):
+    with _folder("coordkit-redis-") as line:
+        settings = ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--dir", str(line.folder)]
+        with _running([program, "--bind", "127.0.0.1", "--port", str(port), *settings], port, line):
             yield f"127.0.0.1:{port}"
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str], port: int, folder: str) -> Iterator[None]:
-    log = pathlib.Path(folder, "server.log")
+def _folder(prefix: str) -> Iterator[lifeline.Lifeline]:
+    """Gone afterwards, as what runs in it is, however this process ends."""
+    line = lifeline.Lifeline(prefix)
+    try:
+        yield line
+    finally:
+        line.cut()
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], port: int, line: lifeline.Lifeline) -> Iterator[None]:
+    log = line.folder / "server.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            cwd=folder,
+            cwd=line.folder,
             start_new_session=True,
         )
+    line.guard(process.pid)
     try:
         _await(process, port, log)
         yield
@@ -77,6 +88,7 @@ def _running(command: Sequence[str], port: int, folder: str) -> Iterator[None]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        line.guard(None)
 
 
 def _await(process: subprocess.Popen[bytes], port: int, log: pathlib.Path) -> None:
