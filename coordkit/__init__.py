@@ -9,6 +9,10 @@ with coordkit.connect("etcd://127.0.0.1:2379/demo") as coord:
 
 from __future__ import annotations
 
+from coordkit import early
+
+early.begin()
+
 from coordkit.coordinator import Coordinator, connect
 from coordkit.errors import (
     AcquireTimeout,

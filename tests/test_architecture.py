@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 #: Each may import what stands on its own line or above it.
 LAYERS = (
-    {"errors", "deadline", "keys", "codecs", "fencing", "forks", "worker"},
+    {"early", "errors", "deadline", "keys", "codecs", "fencing", "forks", "worker"},
     {"wire"},
     {"etcd"},
     {"attendant", "coalescer", "groups", "leased", "session", "terms"},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from coordkit import early
+
 VIOLATION = 1
 USAGE = 2
 UNREACHABLE = 69  # EX_UNAVAILABLE of sysexits.h
 DENIED = 77  # EX_NOPERM
 NOT_ACQUIRED = 75  # EX_TEMPFAIL
 LOST = 76  # what was held was lost
-INTERRUPTED = 130  # 128 + SIGINT
+INTERRUPTED = early.INTERRUPTED
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 

@@ -17,7 +17,7 @@ import sys
 import typing
 from collections.abc import Sequence
 
-from coordkit import errors
+from coordkit import early, errors
 from coordkit.cli import failure
 
 GROUPS = (
@@ -41,6 +41,7 @@ GROUPS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
     try:
+        early.over()
         status = _run(list(sys.argv[1:] if argv is None else argv))
         if sys.stdout is not None:  # it was closed when we were started
             sys.stdout.flush()
