@@ -718,6 +718,23 @@ class TestCoordkit:
         assert len(document["bars"]) == 2
 
 
+    def test_subscribers_are_measured_beside_the_floor_of_a_delivery(self, etcd):
+        """
+        Every message to every subscriber is judged.
+        """
+        words = ["bench", "topic", "--url", etcd.url, "--subscribers", "2", "--repeats", "1", "--json"]
+        process = cli([*words, "--messages", "200", "--samples", "5"], stdout=subprocess.PIPE)
+
+        shown, _ = process.communicate(timeout=50)
+
+        assert process.returncode == 0
+        (scenario,) = json.loads(shown)["scenarios"]
+        assert scenario["subscribers"] == 2
+        # To both in batches, one by one to both, and one by one to a single one; of either kind.
+        assert scenario["correctness"] == {"judged": 2 * (2 * 200 + 2 * 5 + 5), "wrong": 0}
+        assert {"live_p50_us", "floor_p50_us", "retained_per_s"} <= scenario["repeats"].keys()
+
+
 class TestNoServer:
     def test_without_etcd_the_demo_says_where_to_get_one(self):
         """

@@ -9,8 +9,19 @@ import json
 import attrs
 import pytest
 
+import coordkit
 from coordkit.cli import failure, main
-from coordkit.cli.bench import comparison, contention, contention_report, figures, outputs, queue_rounds
+from coordkit.cli.bench import (
+    comparison,
+    contention,
+    contention_report,
+    figures,
+    outputs,
+    queue_rounds,
+    topic_report,
+    transports,
+    wire_report,
+)
 from coordkit.cli.bench.contenders import Contenders
 from coordkit.cli.bench.primitives import PRIMITIVES, Context, Scenario
 from coordkit.cli.bench.server import Server
@@ -175,6 +186,8 @@ class TestOutputs:
 
         assert comparison.series(wire) == {("one, us", "x"): [1, 2]}
         assert comparison.series({"repeats": {"x": [1, 2]}}) == {("", "x"): [1, 2]}
+        topic = {"scenarios": [{"name": "one", "repeats": {"x": [1, 2]}}]}
+        assert comparison.series(topic) == {("one", "x"): [1, 2]}
         assert comparison.series({"repeats": [{"x": 1}, {"x": 2}]}) == {("", "x"): [1, 2]}
 
     def test_runs_are_compared_by_ratio_and_by_their_quartiles(self):
@@ -281,3 +294,58 @@ def test_an_open_loop_of_a_queue_delivers_everything(etcd, namespace):
 
     assert 0 < found["open_put_p50_us"] <= found["open_put_max_us"]
     assert found["open_delivery_p50_us"] > 0
+
+
+class TestSweeps:
+    """What --full adds."""
+
+    def test_single_puts_of_few_callers_are_all_there(self, etcd, namespace, monkeypatch):
+        """
+        A queue in which one is missing ends the run.
+        """
+        url, load = f"etcd://{etcd.endpoint}/{namespace}", queue_rounds.Load(callers=2, each=3)
+
+        assert min(queue_rounds.concurrent(url, load).values()) > 0
+
+        monkeypatch.setattr(coordkit.Queue, "qsize", lambda self: 5)
+        with pytest.raises(RuntimeError, match="5 of 6 concurrent puts"):
+            queue_rounds.concurrent(url, load)
+
+    def test_more_subscribers_than_the_bar_was_set_for_have_none_for_their_rate(self):
+        """
+        That of a delivery counts for all.
+        """
+        found = {
+            f"{kind}_{figure}": [1.0] for kind in topic_report.KINDS for figure in ("per_s", "p50_us")
+        }
+        found |= {"serial_per_s": [1.0], "floor_p50_us": [1.0]}
+
+        few, many = (topic_report.Result(count, found).bars for count in (8, 9))
+
+        assert [bar.passed for bar in few] == [False, True] * 2
+        assert [bar.most for bar in many] == [2, 2]
+
+    def test_a_delivery_that_is_wrong_in_any_scenario_is_told(self):
+        """
+        However many were right.
+        """
+        server = Server("etcd://nowhere", None, "3.5.1", private=False)
+        results = [topic_report.Result(1, {}, 5, 0), topic_report.Result(2, {}, 5, 1)]
+        report = topic_report.Report(server, topic_report.Plan([1, 2], 1, 1, 1), results, 0.0)
+
+        assert not report.clean
+        assert "1 of 10 deliveries" in report.correctness()
+
+    def test_puts_in_flight_between_the_bars_have_none(self):
+        """
+        Bars are for one at a time and for 64.
+        """
+        rounds = {client: [{"puts_per_s": 1.0, "cpu_us": 1.0}] for client in ("coordkit", "grpcio")}
+        results = [
+            transports.Result(transports.Scenario("threads", in_flight), rounds) for in_flight in (1, 8, 64)
+        ]
+        server = Server("etcd://nowhere", None, "3.5.1", private=False)
+
+        bars = wire_report.Report(server, results, None, 0.0).bars
+
+        assert [bar.least for bar in bars] == [1.2, 2.0]

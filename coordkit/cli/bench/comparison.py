@@ -38,19 +38,18 @@ def series(document: dict[str, Any]) -> Series:
     """All that a document has, of whichever benchmark it is."""
     found: Series = {}
     for scenario in document.get("scenarios", []):
-        rounds = scenario["rounds"] if isinstance(scenario.get("rounds"), dict) else {}
-        for client, each in rounds.items():
-            _collect(found, f"{scenario['name']}, {client}", each)
+        for client, rounds in scenario.get("rounds", {}).items():
+            _collect(found, f"{scenario['name']}, {client}", rounds)
         _collect(found, scenario["name"], scenario.get("repeats", []))
-    repeats = document.get("repeats", [])
-    if isinstance(repeats, dict):
-        found |= {("", name): list(values) for name, values in repeats.items()}
-    else:
-        _collect(found, "", repeats)
+    _collect(found, "", document.get("repeats", []))
     return found
 
 
-def _collect(found: Series, scenario: str, repeats: Sequence[dict[str, float]]) -> None:
+def _collect(found: Series, scenario: str, repeats: Sequence[dict[str, float]] | dict[str, Any]) -> None:
+    """Repeats, each with its figures; or figures, each with its repeats."""
+    if isinstance(repeats, dict):
+        found |= {(scenario, name): list(values) for name, values in repeats.items()}
+        return
     for repeat in repeats:
         for name, value in repeat.items():
             found.setdefault((scenario, name), []).append(value)

@@ -21,8 +21,6 @@ examples:
 
 exit status: 0; 1 when a rule was broken or a worker died (the history is kept); 69 when there is no etcd"""
 
-_SWEEP = [1, 2, 4, 8, 16, 32, 64]
-
 
 @attrs.frozen
 class _Command:
@@ -104,7 +102,7 @@ def run(primitive: _Command, arguments: argparse.Namespace) -> int:
     from coordkit.cli.bench.primitives import Scenario
 
     if arguments.full:
-        arguments.contenders, arguments.mode = _SWEEP, list(MODES)
+        arguments.contenders, arguments.mode = outputs.SWEEP, list(MODES)
     plan = Plan(
         seconds=arguments.seconds,
         repeats=arguments.repeats,

@@ -168,11 +168,7 @@ def table(title: str, results: Sequence[Result]) -> terminal.Table:
 def _cell(spread: Spread | None, form: str) -> str:
     if spread is None:
         return "-"
-    numbers = (spread.median, spread.low, spread.high)
-    if form == "ms":
-        form, numbers = "{:,.2f}", tuple(number / 1e3 for number in numbers)  # type: ignore[assignment]
-    median, low, high = (form.format(number) for number in numbers)
-    return median if low == high else f"{median} ({low} to {high})"
+    return spread.text("{:,.2f}", 1e3) if form == "ms" else spread.text(form)
 
 
 def _scenario(result: Result) -> dict[str, Any]:

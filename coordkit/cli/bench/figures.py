@@ -181,6 +181,11 @@ class Spread:
     def of(cls, values: Sequence[float]) -> Spread:
         return cls(statistics.median(values), min(values), max(values))
 
+    def text(self, form: str, scale: float = 1.0) -> str:
+        """For a table: the median, and the extremes where they differ."""
+        median, low, high = (form.format(number / scale) for number in (self.median, self.low, self.high))
+        return median if low == high else f"{median} ({low} to {high})"
+
 
 def summary(repeats: Sequence[Figures]) -> dict[str, Spread]:
     """Each figure over all repeats that have it."""

@@ -18,6 +18,8 @@ from coordkit.cli import failure
 from coordkit.cli.bench import comparison
 from coordkit.cli.bench.bars import Bar
 
+SWEEP = [1, 2, 4, 8, 16, 32, 64]  # how many at once, where --full was asked for
+
 
 def register(parser: argparse.ArgumentParser) -> None:
     """Add the options."""

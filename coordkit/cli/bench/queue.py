@@ -20,6 +20,7 @@ _EXAMPLE = """\
 examples:
   coordkit bench queue
   coordkit bench queue --drain 100000 --json > queue.json
+  coordkit bench queue --full --plot queue.svg
 
 exit status: 0; 1 when an item was lost, came twice or out of order; 69 when there is no etcd"""
 
@@ -32,6 +33,8 @@ _BARS = (
     ("concurrent puts", "concurrent_puts_per_s", "concurrent_uncoalesced_per_s", 3),
 )
 
+_SWEPT = ("concurrent_puts_per_s", "concurrent_uncoalesced_per_s")
+
 
 def register(commands: Any) -> None:
     """Add `queue` to the benchmarks."""
@@ -41,6 +44,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--drain", type=options.count, metavar="N", help="also drain N items of 1 KiB, and tell the memory"
     )
+    parser.add_argument("--full", action="store_true", help="also sweep 1 to 64 callers of single puts")
     parser.add_argument(
         "--rate", type=options.positive, metavar="N",
         help="also an open loop: N items a second for 2 seconds, measured from when each was meant to be put",
@@ -58,6 +62,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
 
     busy = machine.load()
     load = queue_rounds.Load()
+    sweep: dict[int, list[figures.Figures]] = {count: [] for count in outputs.SWEEP if arguments.full}
     progress = terminal.Progress(arguments.repeats)
     peak_mib: float | None = None
     with server.serving(arguments.url) as etcd:
@@ -66,6 +71,10 @@ def _measure(arguments: argparse.Namespace) -> Report:
             for number in range(arguments.repeats):
                 progress.begin(f"round {number + 1}")
                 rounds.append(queue_rounds.measure(etcd.url, load))
+                for count, own in sweep.items():
+                    # As many puts in all.
+                    part = attrs.evolve(load, callers=count, each=load.callers * load.each // count)
+                    own.append(queue_rounds.concurrent(etcd.url, part))
                 if arguments.rate:
                     rounds[-1] |= queue_rounds.open_loop(etcd.url, arguments.rate, 2.0)
                 progress.end("sound")
@@ -75,7 +84,7 @@ def _measure(arguments: argparse.Namespace) -> Report:
             raise failure.CommandFailed(f"correctness: {error}", failure.VIOLATION) from error
         finally:
             progress.clear()
-    return Report(etcd, load, rounds, busy, arguments.drain, peak_mib)
+    return Report(etcd, load, rounds, busy, arguments.drain, peak_mib, sweep)
 
 
 @attrs.frozen
@@ -88,6 +97,7 @@ class Report:
     load: float  # the machine's, before it began
     drained: int | None = None
     drain_peak_mib: float | None = None
+    sweep: dict[int, list[figures.Figures]] = attrs.Factory(dict)  # single puts, by the number of callers
     clean = True
 
     @property
@@ -110,6 +120,10 @@ class Report:
             for name, spread in figures.summary(self.rounds).items()
         ]
         terminal.Table(title, ["", "median", "spread"], rows).show()
+        if self.sweep:
+            swept = {count: figures.summary(repeats) for count, repeats in self.sweep.items()}
+            rows = [[name, *(f"{found[name].median:,.0f}" for found in swept.values())] for name in _SWEPT]
+            terminal.Table("single puts, by callers", ["", *map(str, swept)], rows).show()
         print("correctness: nothing lost, nothing twice, all in order")
         if self.drain_peak_mib is not None:
             most = f"{self.drain_peak_mib:.0f} MiB at most"
@@ -133,6 +147,10 @@ class Report:
             "plan": attrs.asdict(self.plan),
             "summary": {name: attrs.asdict(spread) for name, spread in summary.items()},
             "repeats": self.rounds,
+            "scenarios": [
+                {"name": f"{count} callers", "callers": count, "repeats": repeats}
+                for count, repeats in self.sweep.items()
+            ],
             "bars": [bar.as_json() for bar in self.bars],
             "drained": self.drained,
             "drain_peak_mib": self.drain_peak_mib,

@@ -65,6 +65,21 @@ def measure(url: str, load: Load) -> Figures:
     return found
 
 
+def concurrent(url: str, load: Load) -> Figures:
+    """One round of single puts alone: items per second of that many callers.
+
+    Raises:
+        RuntimeError: An item was lost.
+    """
+    with coordkit.connect(url) as coord:
+        queue = coord.queue(_NAME)
+        queue.purge(claimed=True)
+        coord.kv.delete_prefix(_PEER)
+        found = _concurrent(coord, queue, load)
+        queue.purge()
+    return found
+
+
 def _concurrent(coord: coordkit.Coordinator, queue: coordkit.Queue, load: Load) -> Figures:
     """Single puts of many callers, coalesced and not."""
     total = load.callers * load.each

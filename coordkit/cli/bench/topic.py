@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import pathlib
 import secrets
 import statistics
 import tempfile
 from typing import TYPE_CHECKING, Any
-
-import attrs
 
 from coordkit.cli import failure, options, terminal
 from coordkit.cli.bench import outputs
@@ -18,15 +15,16 @@ from coordkit.cli.bench import outputs
 if TYPE_CHECKING:
     from coordkit.cli.bench.crew import Crew, Worker
     from coordkit.cli.bench.server import Server
+    from coordkit.cli.bench.topic_report import Plan, Report, Result
 
-SCHEMA = "coordkit-bench-topic/1"
-_KINDS = ("live", "retained")
 _CREW = "coordkit.cli.bench.topic_crew"
 _LIMIT_S = 60.0
+_SWEEP = [count for count in outputs.SWEEP if count <= 32]  # each is a process for either kind of topic
 _EXAMPLE = """\
 examples:
   coordkit bench topic
   coordkit bench topic --subscribers 2 --repeats 5 --json
+  coordkit bench topic --full --repeats 3 --plot topic.svg
   coordkit bench topic --url etcd://127.0.0.1:2379/bench
 
 Each subscriber is a process.  Messages of 100 bytes are published in batches, from the first call until the
@@ -41,6 +39,7 @@ def register(commands: Any) -> None:
     parser = options.command(commands, "topic", "one publisher, many subscribers", _EXAMPLE, run)
     parser.add_argument("--url", help="an etcd that runs already; by default a private one")
     parser.add_argument("--subscribers", type=options.count, default=8, metavar="N", help="default 8")
+    parser.add_argument("--full", action="store_true", help="sweep 1 to 32 subscribers")
     parser.add_argument("--messages", type=options.count, default=10_000, help="per repeat; default 10000")
     parser.add_argument("--samples", type=options.count, default=150, help="deliveries timed; default 150")
     parser.add_argument("--repeats", type=options.count, default=5, help="default 5")
@@ -49,136 +48,59 @@ def register(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, judge, tell."""
-    plan = Plan(arguments.subscribers, arguments.messages, arguments.samples, arguments.repeats)
-    return outputs.run(arguments, lambda: _run(arguments.url, plan))
+    from coordkit.cli.bench.topic_report import Plan
+
+    counts = _SWEEP if arguments.full else [arguments.subscribers]
+    plan = Plan(counts, arguments.messages, arguments.samples, arguments.repeats)
+    return outputs.run(arguments, lambda: measure(arguments.url, plan))
 
 
-def _run(url: str | None, plan: Plan) -> Report:
+def measure(url: str | None, plan: Plan) -> Report:
     """All of it, on one server."""
-    from coordkit.cli.bench import crew, machine, server
+    from coordkit.cli.bench import crew, machine, server, topic_report
 
     load = machine.load()
-    progress = terminal.Progress(plan.repeats)
-    with server.serving(url) as etcd, tempfile.TemporaryDirectory(prefix="coordkit-bench-") as folder:
+    progress = terminal.Progress(len(plan.subscribers) * plan.repeats)
+    with server.serving(url) as etcd:
         try:
-            with crew.Crew(pathlib.Path(folder), progress.tick) as hired:
-                return measure(etcd, plan, hired, progress, load)
+            results = [_measure(etcd, plan, subscribers, progress) for subscribers in plan.subscribers]
         except crew.WorkerDied as error:
             raise failure.CommandFailed(str(error), failure.VIOLATION) from error
         finally:
             progress.clear()
+    return topic_report.Report(etcd, plan, results, load)
 
 
-@attrs.frozen
-class Plan:
-    """How much of it."""
-
-    subscribers: int
-    messages: int
-    samples: int
-    repeats: int
-
-
-@attrs.define
-class Report:
-    """What was measured: a list of repeats under each name, which ends in its unit."""
-
-    server: Server
-    plan: Plan
-    load: float
-    found: dict[str, list[float]] = attrs.Factory(dict)
-    judged: int = 0
-    wrong: int = 0
-
-    def add(self, name: str, value: float) -> None:
-        self.found.setdefault(name, []).append(value)
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.found[name])
-
-    @property
-    def bars(self) -> list[Any]:
-        """What a release must reach."""
-        from coordkit.cli.bench.bars import Bar
-
-        bars = []
-        for kind in _KINDS:
-            rate = self.median(f"{kind}_per_s") / self.median("serial_per_s")
-            bars.append(Bar(f"{kind}: messages/s by serial puts/s", rate, least=5))
-            if "floor_p50_us" in self.found:
-                delivery = self.median(f"{kind}_p50_us") / self.median("floor_p50_us")
-                bars.append(Bar(f"{kind}: delivery p50 by its floor", delivery, most=2))
-        return bars
-
-    @property
-    def clean(self) -> bool:
-        return not self.wrong
-
-    def correctness(self) -> str:
-        return f"correctness: {self.wrong} of {self.judged:,} deliveries missing, repeated or out of order"
-
-    def show(self) -> None:
-        """To standard output, for people."""
-        from coordkit.cli.bench import machine
-
-        kind = "private etcd" if self.server.private else "etcd"
-        title = (
-            f"{kind} {self.server.version}; 1 publisher, {self.plan.subscribers} subscribers; median of "
-            f"{self.plan.repeats} repeats (lowest to highest)"
-        )
-        forms = {True: "{:,.0f}", False: "{:,.2f}"}
-        rows = [
-            [name, " ".join(["{0}", "({1} to {2})"]).format(
-                *(forms[name.endswith("_per_s")].format(n) for n in (statistics.median(v), min(v), max(v)))
-            )]
-            for name, v in self.found.items()
-        ]  # fmt: skip
-        terminal.Table(title, ["", "measured"], rows).show()
-        for bar in self.bars:
-            print(bar)
-        if warning := machine.busy(self.load):
-            print(warning)
-        print(self.correctness())
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        from coordkit.cli.bench import machine
-
-        return {
-            "schema": SCHEMA,
-            "benchmark": "topic",
-            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(self.load),
-            "etcd": {"version": self.server.version, "private": self.server.private},
-            "plan": attrs.asdict(self.plan),
-            "repeats": self.found,
-            "correctness": {"judged": self.judged, "wrong": self.wrong},
-            "bars": [bar.as_json() for bar in self.bars],
-        }
-
-
-def measure(server: Server, plan: Plan, crew: Crew, progress: terminal.Progress, load: float) -> Report:
+def _measure(server: Server, plan: Plan, subscribers: int, progress: terminal.Progress) -> Result:
     """All repeats, each of everything, so that all share the machine's moods."""
-    report = Report(server, plan, load)
-    teams = [_Team(server, kind, plan.subscribers, plan, crew) for kind in _KINDS]
-    pairs = [_Team(server, kind, 1, plan, crew) for kind in _KINDS]  # to be compared with the floor's pair
-    floor = None
-    if server.endpoint is not None:
-        settings = {"endpoint": server.endpoint, "folder": f"/bench-topic/{secrets.token_hex(4)}"}
-        floor = [crew.hire(role, f"{_CREW}:{role}", settings) for role in ("PutFloor", "EventFloor")]
-    crew.ready()
-    for number in range(plan.repeats):
-        progress.begin(f"repeat {number + 1} of {plan.repeats}")
-        teams[0].serial(report)
-        for team, pair in zip(teams, pairs, strict=True):
-            team.batches(report)
-            team.paced(report, f"{team.kind}_to_all_p50_us")
-            if floor is not None:
-                put, seen = crew.work({each: {"samples": plan.samples} for each in floor}, _LIMIT_S)
-                report.add("floor_p50_us", _p50_us(put, seen))
-            pair.paced(report, f"{pair.kind}_p50_us")
-        progress.end(f"{report.found['retained_per_s'][-1]:,.0f} messages/s to each subscriber")
-    return report
+    from coordkit.cli.bench import crew, topic_report
+
+    result = topic_report.Result(subscribers)
+    with (
+        tempfile.TemporaryDirectory(prefix="coordkit-bench-") as folder,
+        crew.Crew(pathlib.Path(folder), progress.tick) as hired,
+    ):
+        teams = [_Team(server, kind, subscribers, plan, hired) for kind in topic_report.KINDS]
+        pairs = [
+            _Team(server, kind, 1, plan, hired) for kind in topic_report.KINDS
+        ]  # beside the floor's pair
+        floor = None
+        if server.endpoint is not None:
+            settings = {"endpoint": server.endpoint, "folder": f"/bench-topic/{secrets.token_hex(4)}"}
+            floor = [hired.hire(role, f"{_CREW}:{role}", settings) for role in ("PutFloor", "EventFloor")]
+        hired.ready()
+        for number in range(plan.repeats):
+            progress.begin(f"{result.name}, repeat {number + 1} of {plan.repeats}")
+            teams[0].serial(result)
+            for team, pair in zip(teams, pairs, strict=True):
+                team.batches(result)
+                team.paced(result, f"{team.kind}_to_all_p50_us")
+                if floor is not None:
+                    put, seen = hired.work({each: {"samples": plan.samples} for each in floor}, _LIMIT_S)
+                    result.add("floor_p50_us", _p50_us(put, seen))
+                pair.paced(result, f"{pair.kind}_p50_us")
+            progress.end(f"{result.found['retained_per_s'][-1]:,.0f} messages/s to each")
+    return result
 
 
 class _Team:
@@ -186,35 +108,34 @@ class _Team:
 
     def __init__(self, server: Server, kind: str, subscribers: int, plan: Plan, crew: Crew) -> None:
         self.kind, self._plan, self._crew = kind, plan, crew
-        settings = {
-            "url": server.url, "name": f"bench-{secrets.token_hex(4)}", "retained": kind == "retained"
-        }  # fmt: skip
-        self._publisher = crew.hire(f"{kind}-{subscribers}-publisher", f"{_CREW}:Publisher", settings)
+        name = f"{kind}-{secrets.token_hex(4)}"
+        settings = {"url": server.url, "name": name, "retained": kind == "retained"}
+        self._publisher = crew.hire(f"{name}-publisher", f"{_CREW}:Publisher", settings)
         self._subscribers = [
-            crew.hire(f"{kind}-{subscribers}-subscriber-{number}", f"{_CREW}:Subscriber", settings)
+            crew.hire(f"{name}-subscriber-{number}", f"{_CREW}:Subscriber", settings)
             for number in range(subscribers)
         ]
 
-    def serial(self, report: Report) -> None:
+    def serial(self, result: Result) -> None:
         (serial,) = self._crew.work({self._publisher: {"what": "serial", "amount": 0.5}}, _LIMIT_S)
-        report.add("serial_per_s", serial["per_s"])
+        result.add("serial_per_s", serial["per_s"])
 
-    def batches(self, report: Report) -> None:
-        sent, *told = self._round(report, "batches", self._plan.messages)
+    def batches(self, result: Result) -> None:
+        sent, *told = self._round(result, "batches", self._plan.messages)
         seconds = (max(each["end_ns"] for each in told) - sent["start_ns"]) / 1e9
-        report.add(f"{self.kind}_per_s", self._plan.messages / seconds)
+        result.add(f"{self.kind}_per_s", self._plan.messages / seconds)
 
-    def paced(self, report: Report, name: str) -> None:
-        sent, *told = self._round(report, "paced", self._plan.samples)
-        report.add(name, statistics.median(_p50_us(sent, each) for each in told))
+    def paced(self, result: Result, name: str) -> None:
+        sent, *told = self._round(result, "paced", self._plan.samples)
+        result.add(name, statistics.median(_p50_us(sent, each) for each in told))
 
-    def _round(self, report: Report, what: str, amount: int) -> list[dict[str, Any]]:
+    def _round(self, result: Result, what: str, amount: int) -> list[dict[str, Any]]:
         orders: dict[Worker, dict[str, Any]] = {self._publisher: {"what": what, "amount": amount}}
         orders.update({each: {"timed": what == "paced"} for each in self._subscribers})
         answers = self._crew.work(orders, _LIMIT_S)
         for told in answers[1:]:
-            report.judged += amount
-            report.wrong += told["wrong"] + abs(amount - told["count"])
+            result.judged += amount
+            result.wrong += told["wrong"] + abs(amount - told["count"])
         return answers
 
 

@@ -15,6 +15,7 @@ _EXAMPLE = """\
 examples:
   coordkit bench wire --vs grpcio                   5 interleaved pairs, threads and gevent
   coordkit bench wire --vs none --mode gevent --seconds 3
+  coordkit bench wire --full --plot wire.svg
 
 exit status: 0; 1 when a worker died or, with --strict, when a bar is missed; 69 when there is no etcd"""
 
@@ -29,6 +30,9 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--seconds", type=options.positive, default=1.5, help="per client; default 1.5")
     parser.add_argument("--repeats", type=options.count, default=5, help="pairs; default 5")
+    parser.add_argument(
+        "--full", action="store_true", help="sweep 1 to 64 puts in flight, not only these two"
+    )
     outputs.register(parser)
 
 
@@ -42,7 +46,8 @@ def _measure(arguments: argparse.Namespace) -> wire_report.Report:
     from coordkit.cli.bench.crew import WorkerDied
 
     modes = ("threads", "gevent") if arguments.mode == "both" else (arguments.mode,)
-    scenarios = [transports.Scenario(mode, load) for mode in modes for load in (1, 64)]
+    loads = outputs.SWEEP if arguments.full else (1, 64)
+    scenarios = [transports.Scenario(mode, load) for mode in modes for load in loads]
     peer, skipped = transports.peer(arguments.vs)
     load = machine.load()
     progress = terminal.Progress(len(scenarios) * arguments.repeats)

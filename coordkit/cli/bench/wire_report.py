@@ -14,7 +14,6 @@ import attrs
 from coordkit.cli import terminal
 from coordkit.cli.bench import machine
 from coordkit.cli.bench.bars import Bar
-from coordkit.cli.bench.figures import Spread
 from coordkit.cli.bench.server import Server
 from coordkit.cli.bench.transports import OURS, Result
 
@@ -45,6 +44,7 @@ class Report:
             )
             for result in self.results
             for peer in _peers(result)
+            if (result.scenario.mode, result.scenario.in_flight) in _LEAST
         ]
 
     def show(self) -> None:
@@ -82,18 +82,13 @@ def _rows(result: Result) -> list[list[str]]:
     rows = []
     for client in result.rounds:
         found = result.summary(client)
-        cells = [_cell(found["puts_per_s"], "{:,.0f}", 1)]
-        cells += [_cell(found[figure], "{:,.2f}", 1e3) for figure in ("put_p50_us", "put_p99_us")]
-        rows.append([result.scenario.name, client, *cells, _cell(found["cpu_us"], "{:,.0f}", 1)])
+        cells = [found["puts_per_s"].text("{:,.0f}")]
+        cells += [found[figure].text("{:,.2f}", 1e3) for figure in ("put_p50_us", "put_p99_us")]
+        rows.append([result.scenario.name, client, *cells, found["cpu_us"].text("{:,.0f}")])
     for peer in _peers(result):
-        rate, cpu = (_cell(result.ratio(peer, figure), "{:.2f}x", 1) for figure in _RATIOS)
+        rate, cpu = (result.ratio(peer, figure).text("{:.2f}x") for figure in _RATIOS)
         rows.append(["", f"by {peer}'s", rate, "", "", cpu])
     return rows
-
-
-def _cell(spread: Spread, form: str, scale: float) -> str:
-    median, low, high = (form.format(n / scale) for n in (spread.median, spread.low, spread.high))
-    return median if low == high else f"{median} ({low} to {high})"
 
 
 def _scenario(result: Result) -> dict[str, Any]:
