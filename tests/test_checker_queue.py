@@ -134,6 +134,7 @@ class TestGoodHistories:
         assert rules(script, window=0) == [Rule.OVERTAKEN]
         assert rules(script, window=0, first_claims={"000-1": 99, "000-2": 100}) == []
         assert rules(script, window=0, first_claims={"000-1": 101, "000-2": 100}) == [Rule.OVERTAKEN]
+        assert rules(script, window=0, first_claims={"000-1": None, "000-2": 100}) == []
 
     def test_a_first_claim_that_nobody_told_of_overtakes_too(self, script):
         """

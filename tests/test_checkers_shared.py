@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import typing
 from typing import Any
 
 import pytest
@@ -136,9 +137,6 @@ class TestRecorder:
         path = tmp_path / "history.jsonl"
         witness = Recorder(path).witness("a", "name")
 
-        def fail(error: Exception) -> Told:
-            raise error
-
         told = witness.call(Kind.ACQUIRE, lambda: Told(fence=7, revision=8, number=9), subject="read")
         assert told is not None and told.fence == 7
         assert witness.call(Kind.RELEASE, lambda: fail(errors.LockLost("gone")), fence=7) is None
@@ -153,3 +151,38 @@ class TestRecorder:
         assert (written[0].fence, written[0].revision, written[0].number) == (7, 8, 9)
         assert (written[0].subject, written[0].name, written[0].contender) == ("read", "name", "a")
         assert "LockLost" in written[1].error
+
+    def test_one_call_that_does_several_things_is_several(self, tmp_path):
+        """
+        Each has an end of its own; an error ends all of them.
+        """
+        path = tmp_path / "history.jsonl"
+        recorder = Recorder(path)
+        witness = recorder.witness("a")
+        known = [{"subject": subject} for subject in ("x", "y", "z")]
+
+        witness.calls(Kind.ACK, lambda: [Told(), Told(certain=False), Told(done=False)], known)
+        witness.calls(Kind.ACK, lambda: fail(errors.SessionLost("?")), known[:2])
+
+        told = [(each.subject, each.result.value) for each in history.load(path)]
+        assert told[:3] == [("x", "ok"), ("y", "unknown"), ("z", "fail")]
+        assert told[3:] == [("x", "unknown"), ("y", "unknown")]
+        assert recorder.done[Kind.ACK] == 1
+
+    def test_what_comes_by_itself_is_one_line(self, tmp_path):
+        """
+        It cannot be cut short between its begin and its end.
+        """
+        path = tmp_path / "history.jsonl"
+
+        Recorder(path).witness("a").saw(Kind.DELIVER, Told(revision=3, number=0), Told(revision=3, number=1))
+
+        assert len(path.read_text().splitlines()) == 2
+        assert [(each.index, each.number, each.result.value) for each in history.load(path)] == [
+            (0, 0, "ok"),
+            (1, 1, "ok"),
+        ]
+
+
+def fail(error: Exception) -> typing.NoReturn:
+    raise error

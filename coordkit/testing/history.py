@@ -158,12 +158,16 @@ class Operation:
         return self.process, self.contender, self.index
 
     def as_json(self) -> dict[str, Any]:
-        fields = {**attrs.asdict(self), "kind": self.kind.value, "result": self.result.value}
+        fields = {name: getattr(self, name) for name in _FIELDS}  # `attrs.asdict` takes four times as long
+        fields |= {"kind": self.kind.value, "result": self.result.value}
         return {name: value for name, value in fields.items() if value is not None}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Operation:
         return cls(**{**fields, "kind": Kind(fields["kind"]), "result": Result(fields["result"])})
+
+
+_FIELDS = tuple(field.name for field in attrs.fields(Operation))
 
 
 @attrs.frozen

@@ -3,7 +3,7 @@
 A line is written whole or not at all, and before the call it speaks of: a process may be killed anywhere, and
 what it had asked for is in the file.
 
-Cost: two short writes a call.
+Cost: two short writes a call, and some 20 us of Python.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -36,6 +36,15 @@ class Told:
     number: int | None = None
     #: False for a call that ended well and did nothing: a guarded write that was refused, an empty queue.
     done: bool = True
+    #: False for one of several of which nothing better is known than that it may have been done.
+    certain: bool = True
+
+    @property
+    def result(self) -> Result:
+        """What that is, in a history."""
+        if not self.certain:
+            return Result.UNKNOWN
+        return Result.OK if self.done else Result.FAIL
 
 
 class Recorder:
@@ -51,14 +60,15 @@ class Recorder:
         """Who takes part, and on which of several locks, queues or topics."""
         return Witness(self, label, name)
 
-    def note(self, operation: Operation) -> None:
-        """Write down one line."""
-        line = json.dumps(operation.as_json(), separators=(",", ":")).encode() + b"\n"
+    def note(self, *operations: Operation) -> None:
+        """Write down a line for each, all at once."""
+        lines = [json.dumps(each.as_json(), separators=(",", ":")) + "\n" for each in operations]
         with self._lock:
-            self._file.write(line)
-            if operation.result is Result.OK:
-                messages = operation.number if operation.kind is Kind.PUBLISH else None
-                self.done[operation.kind] += messages or 1
+            self._file.write("".join(lines).encode())
+            for each in operations:
+                if each.result is Result.OK:
+                    messages = each.number if each.kind is Kind.PUBLISH else None
+                    self.done[each.kind] += messages or 1
 
 
 class Witness:
@@ -82,7 +92,39 @@ class Witness:
         Returns:
             What it was told; None when one of coordkit's errors came instead, which is written down, too.
         """
-        call: dict[str, Any] = {
+        told = self.calls(kind, lambda: [action()], [known])
+        return told[0] if told else None
+
+    def calls(
+        self, kind: Kind, action: Callable[[], Sequence[Told]], known: Sequence[dict[str, Any]]
+    ) -> Sequence[Told]:
+        """Make one call that does several things, and write each of them down as a call of its own.
+
+        Args:
+            kind: What they are.
+            action: Does them, and says of each what it was told.
+            known: Of each the fields that are known before.
+
+        Returns:
+            What was told; nothing when one of coordkit's errors came instead.
+        """
+        calls = [self._begun(fields) for fields in known]
+        self._recorder.note(*(Operation(kind, Result.INVOKED, **call) for call in calls))
+        try:
+            told = action()
+        except errors.CoordError as error:
+            ended = {"completed_ns": clock_ns(), "error": f"{type(error).__name__}: {error}"}
+            self._recorder.note(*(Operation(kind, _result(error), **{**call, **ended}) for call in calls))
+            return []
+        self._end(kind, calls, told)
+        return told
+
+    def saw(self, kind: Kind, *told: Told, **known: Any) -> None:
+        """Write down what came without being asked for, each a call that begins and ends now."""
+        self._end(kind, [self._begun(known) for _ in told], told)
+
+    def _begun(self, known: dict[str, Any]) -> dict[str, Any]:
+        return {
             "process": os.getpid(),
             "contender": self.label,
             "index": next(self._indexes),
@@ -90,19 +132,16 @@ class Witness:
             "invoked_ns": clock_ns(),
             **known,
         }
-        self._recorder.note(Operation(kind, Result.INVOKED, **call))
-        try:
-            told = action()
-        except errors.CoordError as error:
-            ended = {"completed_ns": clock_ns(), "error": f"{type(error).__name__}: {error}"}
-            self._recorder.note(Operation(kind, _result(error), **{**call, **ended}))
-            return None
-        call["completed_ns"] = clock_ns()
-        for field in ("fence", "revision", "subject", "number"):
-            if getattr(told, field) not in (None, ""):
-                call[field] = getattr(told, field)
-        self._recorder.note(Operation(kind, Result.OK if told.done else Result.FAIL, **call))
-        return told
+
+    def _end(self, kind: Kind, calls: list[dict[str, Any]], told: Sequence[Told]) -> None:
+        ended_ns = clock_ns()
+        for call, each in zip(calls, told, strict=True):
+            call["completed_ns"] = ended_ns
+            for field in ("fence", "revision", "subject", "number"):
+                if getattr(each, field) not in (None, ""):
+                    call[field] = getattr(each, field)
+        ends = [Operation(kind, each.result, **call) for call, each in zip(calls, told, strict=True)]
+        self._recorder.note(*ends)
 
 
 def _result(error: errors.CoordError) -> Result:

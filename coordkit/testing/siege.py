@@ -11,8 +11,8 @@ nobody has any use for.
 In the end the members are asked for all keys, each alone.  Where they do not agree, etcd itself has lost its
 consistency, as 3.5.0 to 3.5.2 do in a crash, and whatever else was found says nothing of coordkit.
 
-With `volumes` the plays that they name have more camps than one, the others rest between their turns, and the
-faults go on until as much was done: see `soak`.
+With `volumes` the plays that they name have larger camps, the others rest between their turns, as those do of
+which enough was done, and the faults go on until as much was done of all: see `soak`.
 
 Cost: some seconds a fault; two processes for each member of the cluster.
 """
@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -48,8 +50,9 @@ PLAYS = tuple(name for name in plays.names() if name not in ("session", "crowd")
 MEMBERS = 4  # of each play
 TTL_S = 3
 CALM_S = 1.5  # between two faults
-CROWDED = 4  # camps of a play whose volume counts
-REST_S = 0.3  # between two turns of the others, at most
+#: Of the plays whose volume counts: how many members each of their camps has.
+CROWDS = {"lock": (24,) * 4, "queue": (12,) * 3, "topic": (4,)}
+REST_S = 1.0  # between two turns of those that are in no hurry, at most
 LONGEST_S = 45.0  # no call has a deadline later than that
 SHOWN = 10  # violations of a play, to people
 SETTLE_S = 10.0  # how long a member may be behind the others when nothing happens any more
@@ -121,7 +124,13 @@ class Camp:
     """One play and its members."""
 
     def __init__(
-        self, name: str, urls: list[str], folder: pathlib.Path, number: int = 1, rest_s: float = 0.0
+        self,
+        name: str,
+        urls: list[str],
+        folder: pathlib.Path,
+        number: int = 1,
+        members: int = MEMBERS,
+        rest_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.name = name
         self.play = plays.find(name)
@@ -131,10 +140,15 @@ class Camp:
         self.coords = [coordinator.connect(url, ttl=TTL_S, namespace=self._namespace) for url in urls]
         self.path = folder / f"{self._namespace}.jsonl"
         self._recorder = Recorder(self.path)
+        self._outside = contextlib.ExitStack()
+        outside = self._outside.enter_context(
+            coordinator.connect(urls[0], ttl=TTL_S, namespace=self._namespace)
+        )
+        self._outside.enter_context(plays.look_on(self.play, outside, self._recorder.witness(plays.LOOKOUT)))
         self._enough = threading.Event()
         self._crew = [
             threading.Thread(target=self._run, args=(self.coords[number % len(urls)], number), daemon=True)
-            for number in range(MEMBERS)
+            for number in range(members)
         ]
         for thread in self._crew:
             thread.start()
@@ -149,8 +163,8 @@ class Camp:
             except Exception as error:
                 self.broken.append(f"error: {type(error).__name__}: {error}")
                 return
-            if self._rest_s:
-                self._enough.wait(random.uniform(0, self._rest_s))
+            if rest_s := self._rest_s():
+                self._enough.wait(random.uniform(0, rest_s))
 
     @property
     def volume(self) -> int:
@@ -170,6 +184,7 @@ class Camp:
             self.broken += trial.left_behind(coord, self._namespace, self.play, TTL_S + 3)
         for coord in self.coords:
             coord.close()
+        self._outside.close()
 
     def judge(self) -> tuple[dict[str, int], list[str]]:
         """How calls ended, and what is wrong."""
@@ -253,9 +268,15 @@ class Siege:
         """The camps, half of the coordinators behind proxies."""
         urls = [self._cluster.url, "etcd://" + ",".join(each.endpoint for each in self._proxies)]
         for name in self._names:
-            rest_s = REST_S if self._volumes and name not in self._volumes else 0.0
-            for number in range(1, 1 + (CROWDED if name in self._volumes else 1)):
-                yield Camp(name, urls, folder, number, rest_s)
+            sizes = CROWDS[name] if name in self._volumes else (MEMBERS,)
+            for number, members in enumerate(sizes, 1):
+                rest_s = functools.partial(self._rest_s, name)
+                yield Camp(name, urls, folder, number, members, rest_s)
+
+    def _rest_s(self, name: str) -> float:
+        """How long a turn of a play may be waited for: not at all, while there is much of it to be done."""
+        hurries = self._done(name) < self._volumes[name] if name in self._volumes else not self._volumes
+        return 0.0 if hurries else REST_S
 
     def _done(self, name: str) -> int:
         return sum(camp.volume for camp in self._camps if camp.name == name)

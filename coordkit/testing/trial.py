@@ -11,6 +11,7 @@ something is.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import pathlib
 import random
@@ -43,11 +44,14 @@ class Trial:
         self._path = pathlib.Path(self._folder.name, "history.jsonl")
         self._recorder = Recorder(self._path)
         self._teams: list[coordkit.Coordinator] = []
+        self._outside = contextlib.ExitStack()
         self.broken: list[str] = []
         self.strokes = 0
 
     def run(self) -> None:
         """Let them play."""
+        outside = self._outside.enter_context(coordkit.connect(self._url))
+        self._outside.enter_context(plays.look_on(self._play, outside, self._recorder.witness(plays.LOOKOUT)))
         self._teams = [coordkit.connect(self._url, ttl=2) for _ in range((self._members + 1) // 2)]
         crew = [
             threading.Thread(
@@ -73,6 +77,7 @@ class Trial:
             self.broken += left_behind(coord, NAMESPACE, self._play)
         for each in self._teams:
             each.close()
+        self._outside.close()
 
     def operations(self) -> list[history.Operation]:
         """What they were told."""
@@ -110,7 +115,8 @@ class Trial:
             faults.expire(self._chance.choice(teams).session)
         else:
             leased = [each for each in outside.kv.range(f"/{NAMESPACE}/") if each.lease]
-            kept = [part.encode() for part in ("/session/", *self._play.PERSISTENT)]
+            spared = getattr(self._play, "SPARED", ())
+            kept = [part.encode() for part in ("/session/", *self._play.PERSISTENT, *spared)]
             others = [each for each in leased if not any(part in each.key for part in kept)]
             # Not the oldest: where that one is nobody's, the others are to wait in vain.
             others = sorted(others, key=lambda each: each.create_revision)[1:]

@@ -45,7 +45,7 @@ def check_queue(
     history: Iterable[Operation],
     window: int = WINDOW,
     left: Iterable[str] = (),
-    first_claims: Mapping[str, int] | None = None,
+    first_claims: Mapping[str, int | None] | None = None,
 ) -> Verdict:
     """Judge one queue.
 
@@ -56,6 +56,7 @@ def check_queue(
         first_claims: The revision of each item's first claim, by id, as etcd tells it.  Consumers do not hear
             of all claims: what was claimed for a caller that had no time left goes back uncounted, and its
             next delivery is called the first.  Who came meanwhile has overtaken nothing that was free.
+            None where even etcd's was missed: such an item's place is not judged.
     """
     items = _items(history)
     violations = [
@@ -116,7 +117,9 @@ def _again(items: list[_Item]) -> Iterator[Violation]:
                 yield Violation(Rule.AGAIN, why, (ack, *last))
 
 
-def _overtaken(items: list[_Item], window: int, first_claims: Mapping[str, int]) -> Iterator[Violation]:
+def _overtaken(
+    items: list[_Item], window: int, first_claims: Mapping[str, int | None]
+) -> Iterator[Violation]:
     """First claims alone count: what comes back comes to the front.
 
     An item counts as older when it was put before the other's put began, and stands before it in the queue.
@@ -125,17 +128,19 @@ def _overtaken(items: list[_Item], window: int, first_claims: Mapping[str, int])
     for item in items:
         first = item.first or (item.claims[0] if item.id in first_claims else None)
         if item.put is not None and first is not None:
-            known.append((first_claims.get(item.id, first.fence or 0), item.id, item.put, first))
+            revision = first_claims.get(item.id, first.fence or 0)
+            if revision is not None:
+                known.append((revision, item.id, item.put, first))
     known.sort(key=lambda each: each[:2], reverse=True)
     # From the last claim to the first: `later` has what was claimed after the one that is looked at.
     later: list[tuple[str, int]] = []  # (id, when its put had ended), sorted
     waiting: list[tuple[str, int]] = []  # claimed at the same revision as the one before
-    revision = -1
+    latest = -1
     for fence, id_, put, first in known:
-        if fence != revision:
+        if fence != latest:
             for each in waiting:
                 bisect.insort(later, each)
-            waiting, revision = [], fence
+            waiting, latest = [], fence
         before = later[: bisect.bisect_left(later, (id_, 0))]
         overtaken = sum(ended_ns < put.invoked_ns for _, ended_ns in before)
         if overtaken > window:

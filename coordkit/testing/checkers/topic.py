@@ -120,12 +120,14 @@ def _missed(own: list[Operation], truth: list[_Known]) -> Iterator[Violation]:
     if not given:
         return
     seen = {operation.subject for operation in given}
-    excuses = list(_excuses(own))
+    excuses = list(_excuses(own))  # in order, and none within another
+    begins = [low for low, _ in excuses]
     revisions = [known.revision for known in truth]
     start = bisect.bisect_right(revisions, _place(given[0])[0])
     end = bisect.bisect_left(revisions, _place(given[-1])[0])
     for known in truth[start:end]:
-        if known.subject in seen or any(low <= known.revision < high for low, high in excuses):
+        at = bisect.bisect_right(begins, known.revision) - 1
+        if known.subject in seen or (at >= 0 and known.revision < excuses[at][1]):
             continue
         why = f"{own[0].contender} was not given {known.subject} of revision {known.revision}"
         yield Violation(Rule.SKIPPED, why, (known.by, given[0], given[-1]))

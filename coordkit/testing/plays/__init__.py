@@ -3,11 +3,13 @@
 A play has `cycle(coord, witness)`, one turn of one member; `judge(operations)`, which returns what is wrong
 as sentences; and `PERSISTENT`, the parts of keys that may be left when everybody has gone, and that nobody
 outside may delete.  It may have `finish(coord, witness)`: what one more, named `END`, does when all is
-calm and nothing is on its way any more.
+calm and nothing is on its way any more; `look_on(coord, witness)`: a context manager around all of it, for
+one who only watches; and `SPARED`: more keys that nobody outside may delete.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 import typing
@@ -18,6 +20,7 @@ from coordkit.testing.history import Operation, Rule, Verdict
 from coordkit.testing.recorder import Witness
 
 END = "end"
+LOOKOUT = "lookout"
 
 
 class Broken(AssertionError):
@@ -50,6 +53,15 @@ def find(name: str) -> Play:
 def finish(play: Play, coord: coordkit.Coordinator, witness: Witness) -> None:
     """The end of a play, for one that has an end of its own."""
     getattr(play, "finish", lambda *_: None)(coord, witness)
+
+
+def look_on(
+    play: Play, coord: coordkit.Coordinator, witness: Witness
+) -> contextlib.AbstractContextManager[object]:
+    """Who watches from the beginning to the end, for a play that has such a one."""
+    looking: contextlib.AbstractContextManager[object] | None
+    looking = getattr(play, "look_on", lambda *_: None)(coord, witness)
+    return looking or contextlib.nullcontext()
 
 
 def number_of(witness: Witness) -> int:

@@ -1,7 +1,7 @@
 """One lock: take it, write under its guard, give it back; some give up early, some try only once.
 
 Now and then a holder takes its time, so that a line forms, and the key behind its own is deleted by hand as
-it is about to release.
+it is about to release.  Six members contend for one lock; where there are more, the next six have another.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from coordkit.testing import checkers, plays
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
 
-NAMES = ("play", "play1")  # each a prefix of the next
+NAME = "play"
+CONTENDERS = 6  # for one lock
 PATIENCE_S = 15.0  # who waits longer than this, while the others take turns, waits for nobody
-PERSISTENT = ("/written",)
+BACK_OFF_S = 0.5  # after an error: what each left in doubt is withdrawn one by one
+PERSISTENT = ("/written/",)
 
 
 def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     """One hold, if it is granted; seldom of two locks, always in the same order."""
+    line = plays.number_of(witness) // CONTENDERS
+    name = f"{NAME}{line or ''}"  # the first one is a prefix of all others
     if random.random() < 0.05:
-        with coord.lock(NAMES[1]).within(PATIENCE_S):
-            _hold(coord, witness)
+        with coord.lock(f"{name}-").within(PATIENCE_S):
+            _hold(coord, witness, name)
     else:
-        _hold(coord, witness)
+        _hold(coord, witness, name)
 
 
-def _hold(coord: coordkit.Coordinator, witness: Witness) -> None:
-    lock = coord.lock(NAMES[0])
+def _hold(coord: coordkit.Coordinator, witness: Witness, name: str) -> None:
+    lock = coord.lock(name)
     pick = random.random()
     timeout_s = 0.0 if pick < 0.1 else random.uniform(0.001, 0.05) if pick < 0.3 else PATIENCE_S
     hurried = timeout_s < PATIENCE_S
@@ -45,13 +49,15 @@ def _hold(coord: coordkit.Coordinator, witness: Witness) -> None:
             return Told(done=False)
         raise errors.AcquireTimeout(f"no grant within {PATIENCE_S} s", errors.Outcome.NONE)
 
-    granted = witness.call(Kind.ACQUIRE, acquire)
+    granted = witness.call(Kind.ACQUIRE, acquire, name=name)
     if granted is None or granted.fence is None:
+        if granted is None:
+            threading.Event().wait(random.uniform(0, BACK_OFF_S))
         return
     fence = granted.fence
 
     def write() -> Told:
-        key = f"/{coord.settings.namespace}/written"
+        key = f"/{coord.settings.namespace}/written/{name}"
         done = lock.txn().then(kv.put(key, b"%d" % fence)).commit()
         return Told(fence, done.revision if done.succeeded else None, done=done.succeeded)
 
@@ -59,14 +65,14 @@ def _hold(coord: coordkit.Coordinator, witness: Witness) -> None:
         lock.release()
         return Told(fence, lock.released_revision)
 
-    witness.call(Kind.WRITE, write, fence=fence)
+    witness.call(Kind.WRITE, write, fence=fence, name=name)
     if random.random() < 0.1:
         threading.Event().wait(random.uniform(0, 0.08))
     if random.random() < 0.1:
         with contextlib.suppress(errors.CoordError):
             for place in lock.contenders()[1:2]:
                 coord.kv.delete(place.key)
-    witness.call(Kind.RELEASE, release, fence=fence)
+    witness.call(Kind.RELEASE, release, fence=fence, name=name)
 
 
 def judge(operations: Sequence[Operation]) -> list[str]:

@@ -32,7 +32,7 @@ _places: weakref.WeakKeyDictionary[Witness, tuple[int, int]] = weakref.WeakKeyDi
 def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     """Publish, or follow for a while."""
     if plays.number_of(witness) % 2 == 0:
-        _publish(coord, witness, random.choice((LIVE, KEPT)), random.choice((1, 1, 2, 12)))
+        _publish(coord, witness, random.choice((LIVE, KEPT)), random.choice((1, 2, 12, 60)))
         threading.Event().wait(random.uniform(0, 0.01))
     else:
         random.choice((_follow_live, _follow_kept, _share, _share))(coord, witness)
@@ -59,7 +59,7 @@ def _publish(coord: coordkit.Coordinator, witness: Witness, name: str, count: in
 
 
 def _gap(witness: Witness, name: str, revision: int | None = None) -> None:
-    witness.call(Kind.GAP, lambda: Told(revision=revision), name=name)
+    witness.saw(Kind.GAP, Told(revision=revision), name=name)
 
 
 def _follow_live(coord: coordkit.Coordinator, witness: Witness) -> None:
@@ -99,7 +99,7 @@ def _deliver(
             continue
         if message is not None and is_new(message):
             told = Told(subject=message.value.decode(), revision=message.revision, number=message.index)
-            witness.call(Kind.DELIVER, lambda told=told: told, name=name)  # type: ignore[misc]
+            witness.saw(Kind.DELIVER, told, name=name)
 
 
 def _share(coord: coordkit.Coordinator, witness: Witness) -> None:
