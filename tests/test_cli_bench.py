@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pathlib
@@ -201,6 +202,23 @@ class TestTable:
 
         assert lines[0] == "title"
         assert lines[4:6] == ["a            1   22", "long name  333    4"]
+
+    @pytest.mark.parametrize("columns", ["20", "200"])
+    def test_no_cell_is_cut_off(self, monkeypatch, columns):
+        """
+        A terminal that is too narrow for a frame gets lines that wrap.
+        """
+        pytest.importorskip("rich")
+        screen = io.StringIO()
+        screen.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdout", screen)
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setenv("TERM", "xterm")
+
+        terminal.Table("title", ["", "promise"], [["a long name", "fair, fenced, guarded"]]).show()
+
+        assert "fair, fenced, guarded" in screen.getvalue()
+        assert ("┃" in screen.getvalue()) is (columns == "200")
 
     def test_away_from_a_terminal_a_step_is_a_line(self, capsys):
         """

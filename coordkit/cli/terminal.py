@@ -16,6 +16,8 @@ import attrs
 
 from coordkit.cli import failure
 
+_UNBOUNDED = 100_000  # columns: more than any table has
+
 
 @attrs.frozen
 class Table:
@@ -60,7 +62,8 @@ class Table:
             return False
         table = self.rich()
         console = rich.console.Console()
-        if console.measure(table).minimum > console.width:
+        unbounded = console.options.update(width=_UNBOUNDED)
+        if console.measure(table, options=unbounded).maximum > console.width:
             return False  # cut off cells tell less than lines that wrap
         console.print(table)
         return True
