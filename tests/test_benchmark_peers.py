@@ -242,6 +242,27 @@ def test_servers_end_with_the_run(ending, tmp_path, eventually):
     assert not running_in(data.parent)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent has died")
+@pytest.mark.skipif(lineup.etcdctl() is None, reason="no etcdctl here")
+def test_a_command_that_holds_a_lock_ends_with_its_worker(child, etcd, eventually):
+    """
+    However that one ends.
+    """
+    holder = child(f"""
+        from benchmarks.peers import mutexes
+        lock = mutexes.EtcdctlMutex({etcd.endpoint!r}, "a-lock-of-a-worker")
+        assert lock.acquire(30)
+        print(lock._process.pid, flush=True)
+        input()
+    """)
+    pid = int(holder.stdout.readline())
+
+    holder.kill()
+    holder.wait()
+
+    eventually(lambda: not pathlib.Path(f"/proc/{pid}").exists())
+
+
 def running_in(folder):
     """The processes whose folder this is, or was."""
     found = []

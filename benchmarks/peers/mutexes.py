@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from coordkit.cli import launch
 from coordkit.cli.bench import contenders
 
 
@@ -165,7 +166,10 @@ class EtcdctlMutex(Mutex):
 
     def _start(self, timeout: float) -> bool:
         self._process = subprocess.Popen(
-            self._command, stdout=subprocess.PIPE, env={**os.environ, "ETCDCTL_API": "3"}
+            self._command,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "ETCDCTL_API": "3"},
+            preexec_fn=launch.die_with_parent(),  # without its server it would go on trying for ever
         )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], timeout)

@@ -102,21 +102,21 @@ def _beginning(
 ) -> collections.abc.Callable[[], None]:
     """What the child does before it becomes the command."""
     us = os.getpid()
-    die_with_parent = _die_with_parent()
+    end_with_parent = die_with_parent()
 
     def begin() -> None:
         os.setpgid(0, 0)
         announce()
         if lend is not None:
             lend.move(os.getpid())
-        die_with_parent()
+        end_with_parent()
         if os.getppid() != us:
             os._exit(1)  # it died before the kernel was told
 
     return begin
 
 
-def _die_with_parent() -> collections.abc.Callable[[], object]:
+def die_with_parent() -> collections.abc.Callable[[], object]:
     """Where the kernel can do so (Linux): let it kill this process when its parent has died."""
     if sys.platform != "linux":
         return lambda: None
