@@ -119,6 +119,45 @@ class TestOthers:
         assert "violations" in kinds.KINDS["election"].judge(match("election"), history, WINDOW).broken
 
 
+def stay(who, start, end, subject=""):
+    """A hold of somebody who has no fence, by the clock."""
+    return [
+        Operation(Kind.ACQUIRE, Result.OK, 1, who, 0, start, start, subject=subject),
+        Operation(Kind.RELEASE, Result.OK, 1, who, 1, end, end, subject=subject),
+    ]
+
+
+class TestHeldWithoutFences:
+    """The clock alone judges."""
+
+    @pytest.mark.parametrize(
+        ("beside", "sound"), [("read", True), ("write", False)], ids=["readers", "a writer"]
+    )
+    def test_a_writer_must_be_alone(self, beside, sound):
+        """
+        Readers need not be.
+        """
+        (go,) = (peer for peer in lineup.RWLOCKS if peer.go)
+        seen = [*stay("a", 0, 10, "read"), *stay("b", 5, 15, beside)]
+
+        judged = kinds.KINDS["rwlock"].judge(kinds.Match(go, "nowhere", "x", 2), seen, WINDOW)
+
+        assert (judged.broken is None) is sound
+        assert judged.count == 2
+
+    @pytest.mark.parametrize(("holders", "sound"), [(2, True), (3, False)])
+    def test_no_more_hold_than_there_are_permits(self, holders, sound):
+        """
+        Half as many as contend.
+        """
+        kazoo = lineup.SEMAPHORES[1]
+        seen = [each for number in range(holders) for each in stay(str(number), number, 10)]
+
+        judged = kinds.KINDS["semaphore"].judge(kinds.Match(kazoo, "nowhere", "x", 4), seen, WINDOW)
+
+        assert (judged.broken is None) is sound
+
+
 class TestLineup:
     def test_who_takes_no_part_is_told_with_the_reason(self, capsys):
         """

@@ -22,13 +22,12 @@ from coordkit.cli.bench.contention import Plan
 from coordkit.cli.bench.primitives import Scenario
 
 WHAT = {"queue": ("put", "take")}
+_ALL = "lock,rwlock,semaphore,election,counter,queue"
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument(
-        "--what", default="lock,election,counter,queue", metavar="KIND,...", help="default all: %(default)s"
-    )
+    parser.add_argument("--what", default=_ALL, metavar="KIND,...", help="default all: %(default)s")
     parser.add_argument(
         "--scenarios", default="", metavar="MODE:N,...", help="`own` are threads with a lock each"
     )

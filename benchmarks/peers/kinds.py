@@ -1,4 +1,4 @@
-"""What is compared: locks, elections, counters, puts into a queue and taking out of one; how each is judged.
+"""What is compared: what is held, counters, puts into a queue and taking out of one; how each is judged.
 
 Only completed work counts, in items where a call is about several.  A peer that loses or repeats anything, or
 grants something twice, is out.
@@ -7,7 +7,7 @@ grants something twice, is out.
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
@@ -15,7 +15,7 @@ from benchmarks.peers import fillers
 from benchmarks.peers.lineup import Peer
 from coordkit.cli.bench import figures
 from coordkit.testing import checkers
-from coordkit.testing.history import Hold, Kind, Operation, Result, Rule
+from coordkit.testing.history import Hold, Kind, Operation, Result, Rule, Verdict, Violation
 
 
 @attrs.frozen
@@ -38,6 +38,11 @@ class Match:
     seen: list[Operation] = attrs.Factory(list)
     filled: set[str] = attrs.Factory(set)
 
+    @property
+    def limit(self) -> int:
+        """Of a semaphore."""
+        return max(1, self.contenders // 2)
+
 
 @attrs.frozen
 class Compared:
@@ -48,6 +53,7 @@ class Compared:
     scenarios: str
     judge: Callable[[Match, list[Operation], figures.Window], Judged]
     fills: bool = False  # whether there must be something to take before a round
+    held: bool = False  # whether something is held, and each round is judged by itself
 
 
 _LEADERSHIP = {Kind.CAMPAIGN: Kind.ACQUIRE, Kind.RESIGN: Kind.RELEASE}
@@ -55,14 +61,41 @@ _LEADERSHIP = {Kind.CAMPAIGN: Kind.ACQUIRE, Kind.RESIGN: Kind.RELEASE}
 
 def _holds(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
     """Locks and elections: by the order of fences where there are any, else by the clock alone."""
-    seen = [attrs.evolve(each, kind=_LEADERSHIP.get(each.kind, each.kind)) for each in seen]
-    if not match.peer.fenced:
-        seen = ranked(seen)
+    seen = _fenced(match, [attrs.evolve(each, kind=_LEADERSHIP.get(each.kind, each.kind)) for each in seen])
     verdict = checkers.check_lock(seen)
     broken = [each for each in verdict.violations if match.peer.fenced or each.rule is Rule.CLOCK]
-    times = figures.lock_times(checkers.holds_of(seen), window)
-    why = f"{len(broken)} violations: {broken[0].why}" if broken else None
-    return Judged(figures.lock_figures(times, match.contenders), verdict.holds, why)
+    return _held(match, seen, window, attrs.evolve(verdict, violations=tuple(broken)))
+
+
+def _reads_and_writes(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
+    """A writer is alone."""
+    seen = _fenced(match, seen)
+    return _held(match, seen, window, checkers.check_rwlock(seen), figures.from_writers)
+
+
+def _permits(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
+    """Never more holders than permits."""
+    seen = _fenced(match, seen)
+    return _held(match, seen, window, checkers.check_semaphore(seen, match.limit), figures.none)
+
+
+def _fenced(match: Match, seen: list[Operation]) -> list[Operation]:
+    return seen if match.peer.fenced else ranked(seen)
+
+
+def _held(
+    match: Match,
+    seen: list[Operation],
+    window: figures.Window,
+    verdict: Verdict,
+    passed: figures.Passings | None = None,
+) -> Judged:
+    times = figures.lock_times(checkers.holds_of(seen), window, passed)
+    return Judged(figures.lock_figures(times, match.contenders), verdict.holds, _why(verdict.violations))
+
+
+def _why(broken: Sequence[Violation]) -> str | None:
+    return f"{len(broken)} violations: {broken[0].why}" if broken else None
 
 
 def _additions(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
@@ -76,8 +109,7 @@ def _additions(match: Match, seen: list[Operation], window: figures.Window) -> J
         for name, operations in by_name.items()
     ]
     broken = [violation for verdict in verdicts for violation in verdict.violations]
-    why = f"{len(broken)} violations: {broken[0].why}" if broken else None
-    return Judged(_calls(match, seen, window), sum(verdict.holds for verdict in verdicts), why)
+    return Judged(_calls(match, seen, window), sum(verdict.holds for verdict in verdicts), _why(broken))
 
 
 def _puts(match: Match, seen: list[Operation], window: figures.Window) -> Judged:
@@ -147,8 +179,10 @@ _LOCKS = "processes:1,processes:2,processes:8,processes:32,threads:2,threads:8,t
 KINDS = {
     kind.name: kind
     for kind in (
-        Compared("lock", "holds", _LOCKS, _holds),
-        Compared("election", "elections", "processes:2,processes:8,threads:2,threads:8", _holds),
+        Compared("lock", "holds", _LOCKS, _holds, held=True),
+        Compared("rwlock", "holds", "processes:8,threads:8", _reads_and_writes, held=True),
+        Compared("semaphore", "holds", "processes:8,threads:8", _permits, held=True),
+        Compared("election", "elections", "processes:2,processes:8,threads:2,threads:8", _holds, held=True),
         Compared("counter", "additions", "threads:1,threads:8,processes:8", _additions),
         Compared("put", "items put", "threads:1,threads:8", _puts),
         Compared("take", "items taken", "threads:1,threads:8", _takings, fills=True),

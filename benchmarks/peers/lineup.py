@@ -68,8 +68,8 @@ LOCKS = (
 _QUEUES = "benchmarks.peers.queues:"
 
 
-def _go(name: str, role: str, promise: str) -> Peer:
-    return Peer(f"Go {name}", "etcd", role, promise, True, go=True, store="go", modes=_GOROUTINES)
+def _go(name: str, role: str, promise: str, fenced: bool = True) -> Peer:
+    return Peer(f"Go {name}", "etcd", role, promise, fenced, go=True, store="go", modes=_GOROUTINES)
 
 
 def _kazoo(name: str, primitive: str, promise: str, store: str = "kazoo") -> Peer:
@@ -86,6 +86,15 @@ ELECTIONS = (
     Peer(OURS, "etcd", "contenders", _GUARDED, True, primitive="election"),
     _go("concurrency.Election", "election", _GUARDED),
     _kazoo("Election", "election", "fair"),
+)
+RWLOCKS = (
+    Peer(OURS, "etcd", "contenders", _GUARDED, True, primitive="rwlock"),
+    _go("recipes.RWMutex", "rwmutex", "fair", fenced=False),
+    Peer("kazoo ReadLock, WriteLock", "zookeeper", f"{_HERE}Kazoo", "fair", True, "kazoo", "rwlock"),
+)
+SEMAPHORES = (
+    Peer(OURS, "etcd", "contenders", _GUARDED, True, primitive="semaphore"),
+    Peer("kazoo Semaphore", "zookeeper", f"{_HERE}Kazoo", "fair", False, "kazoo", "semaphore"),
 )
 COUNTERS = (
     Peer(OURS, "etcd", "contenders", "once, even in doubt", True, primitive="counter"),
@@ -106,7 +115,15 @@ TAKINGS = (
     _kazoo("Queue", "take", "dies with its consumer"),
     _kazoo("LockingQueue", "locking take", "locked, consumed", "kazoo-locking"),
 )
-PEERS = {"lock": LOCKS, "election": ELECTIONS, "counter": COUNTERS, "put": PUTS, "take": TAKINGS}
+PEERS = {
+    "lock": LOCKS,
+    "rwlock": RWLOCKS,
+    "semaphore": SEMAPHORES,
+    "election": ELECTIONS,
+    "counter": COUNTERS,
+    "put": PUTS,
+    "take": TAKINGS,
+}
 
 
 def why_not(peer: Peer) -> str | None:

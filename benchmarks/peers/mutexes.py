@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import attrs
+
 from coordkit.cli import launch
 from coordkit.cli.bench import contenders
 
@@ -25,8 +27,8 @@ class Connection:
 
     session = None
 
-    def __init__(self, lock: Callable[[str], Any], close: Callable[[], None], client: Any = None) -> None:
-        self.lock, self.close, self.client = lock, close, client
+    def __init__(self, lock: Callable[[str], Any], close: Callable[[], None]) -> None:
+        self.lock, self.close = lock, close
 
 
 class Mutex:
@@ -46,22 +48,38 @@ class Mutex:
 
 
 class Kazoo(contenders.Contenders):
-    """kazoo.recipe.lock.Lock: fair, one client a process."""
+    """kazoo's locks: fair, one client a process."""
 
     def connect(self, url: str) -> Any:
+        return KazooConnection(url)
+
+
+class KazooConnection:
+    """Locks of each kind."""
+
+    session = None
+
+    def __init__(self, url: str) -> None:
         from kazoo import client as kazoo_client
 
-        client = kazoo_client.KazooClient(url, timeout=10)
-        client.start(timeout=10)
+        self.client = kazoo_client.KazooClient(url, timeout=10)
+        self.client.start(timeout=10)
 
-        def lock(name: str) -> Any:
-            return KazooMutex(client.Lock(f"/{name}"))
+    def lock(self, name: str) -> KazooMutex:
+        return KazooMutex(self.client.Lock(f"/{name}"))
 
-        def close() -> None:
-            client.stop()
-            client.close()
+    def rwlock(self, name: str) -> KazooSides:
+        path = f"/{name}"
+        return KazooSides(KazooMutex(self.client.ReadLock(path)), KazooMutex(self.client.WriteLock(path)))
 
-        return Connection(lock, close, client)
+    def semaphore(self, name: str, limit: int) -> Mutex:
+        """It does not say what its node is, so it has no fence."""
+        permits = self.client.Semaphore(f"/{name}", max_leases=limit)
+        return Mutex(lambda timeout: permits.acquire(timeout=timeout), permits.release)
+
+    def close(self) -> None:
+        self.client.stop()
+        self.client.close()
 
 
 class KazooMutex(Mutex):
@@ -74,6 +92,14 @@ class KazooMutex(Mutex):
     @property
     def fence(self) -> int:  # type: ignore[override]
         return int(self._lock.node[-10:])
+
+
+@attrs.frozen
+class KazooSides:
+    """Of one lock."""
+
+    read: KazooMutex
+    write: KazooMutex
 
 
 class RedisPy(contenders.Contenders):

@@ -104,11 +104,17 @@ class Contest:
             "url": where, "name": name, "hold_s": self._plan.hold_s, "own": self._own,
             "primitive": peer.primitive,
         }  # fmt: skip
+        match = Match(peer, where, name, self._scenario.contenders)
         program: tuple[str, ...] = ()
         if peer.go:
             program = (go_program(),)
-            name = f"/{name}/" if self._kind.name in ("lock", "election") else f"/{name}"
-            settings |= {"endpoint": where, "name": name, "size": len(fillers.BODY)}
+            match.name = f"/{name}/" if self._kind.held else f"/{name}"
+            settings |= {"endpoint": where, "name": match.name, "size": len(fillers.BODY)}
+            settings["write_every"] = self._plan.write_every
+        else:
+            settings["terms"] = {
+                "contenders": match.contenders, "limit": match.limit, "write_every": self._plan.write_every
+            }  # fmt: skip
         if peer.environment:
             program = (interpreter(peer), "-m", "coordkit.cli.bench.worker")
             settings["patched"] = False
@@ -119,7 +125,7 @@ class Contest:
         ]
         crew.ready()
         self._crews[peer.name] = crew, workers
-        self._matches[peer.name] = Match(peer, where, name, self._scenario.contenders)
+        self._matches[peer.name] = match
 
     def _round(self, standing: Standing, number: int) -> None:
         peer = standing.peer
@@ -145,7 +151,7 @@ class Contest:
         found = judged.found
         costs = figures.costs(spent, found["acquisitions"], judged.count)
         standing.rounds.append({**found, **costs})
-        standing.holds = judged.count + (standing.holds if self._kind.name in ("lock", "election") else 0)
+        standing.holds = judged.count + (standing.holds if self._kind.held else 0)
 
     def _enough(self, peer: Peer) -> int:
         """More than can be taken in a round; what takes in batches may run out, and is told so."""

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -101,7 +102,12 @@ func newRWMutex(client *clientv3.Client, settings Settings, label string) (Conte
 	if err != nil {
 		return nil, err
 	}
-	return &rwmutex{recipe.NewRWMutex(session, settings.Name), settings, len(label)}, nil
+	// Not all write at once: each begins elsewhere in its sequence.
+	first, err := strconv.Atoi(label)
+	if err != nil {
+		return nil, err
+	}
+	return &rwmutex{recipe.NewRWMutex(session, settings.Name), settings, first}, nil
 }
 
 // Cycle tells no fence: an RWMutex does not say what its key is.
