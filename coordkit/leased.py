@@ -282,7 +282,13 @@ class LeasedKeys(abc.ABC):
             self._see_key(result.found(offset).first)
             return result, offset + 1
 
-    def write(self, then: list[kv.Op], look: typing.Callable[[], list[kv.Op]], deadline: Deadline) -> Written:
+    def write(
+        self,
+        then: list[kv.Op],
+        look: typing.Callable[[], list[kv.Op]],
+        deadline: Deadline,
+        when: typing.Sequence[kv.Compare] = (),
+    ) -> Written | None:
         """A transaction of several leased puts, in this session's epoch; meant for the background.
 
         Args:
@@ -290,6 +296,10 @@ class LeasedKeys(abc.ABC):
             look: Called if its reply was lost: reads that find out what it did, which is all that it ever
                 will do.
             deadline: If it comes before an answer, nobody knows.
+            when: Further conditions.
+
+        Returns:
+            None when one of `when` did not hold: nothing was written.
 
         Raises:
             SessionLost: What was put is gone, or will never be.
@@ -301,7 +311,7 @@ class LeasedKeys(abc.ABC):
             self.check()
             with self._epoch_lock:
                 epoch, in_epoch = self._epoch, self._in_epoch
-            request = kv.txn_request([in_epoch], then, [self.read_key])
+            request = kv.txn_request([in_epoch, *when], then, [self.read_key])
             try:
                 result = self.client.txn(request, deadline.sooner(self.remaining()))
             except errors.LeaseNotFound as error:
@@ -315,7 +325,9 @@ class LeasedKeys(abc.ABC):
                 continue
             if result.succeeded:
                 return Written(result, 0, looked=False)
-            self._see_key(result.found(0).first)  # the epoch was over: the refusal is certain
+            if self._see_key(result.found(0).first) == epoch:
+                return None
+            # The epoch was over: the refusal is certain.
 
     def withdraw(self, key: bytes, epoch: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
         """Delete a key of ours and end the epoch that its creates compared, until that is certain.

@@ -15,6 +15,7 @@ value is encoded as UTF-8.
 from __future__ import annotations
 
 import functools
+import operator
 import typing
 
 import attrs
@@ -27,6 +28,8 @@ if typing.TYPE_CHECKING:
     from coordkit.etcd import client as clients
 
 DEFAULT_PAGE = 1_000  # keys per call when a prefix is read whole
+
+_COUNT_ONLY = messages.RangeRequest(count_only=True).SerializeToString()
 
 _SORT_CREATE = messages.RangeRequest.CREATE
 _ASCEND = messages.RangeRequest.ASCEND
@@ -54,11 +57,18 @@ class Target:
         self._range_end = keys.to_bytes(range_end, "range_end")
 
     def _compare(self, result: int, to: object) -> Compare:
-        if self._field == "value":
-            to = keys.to_bytes(typing.cast(bytes, to))
-        number: dict[str, typing.Any] = {self._field: to}
-        message = messages.Compare(result=result, target=self._kind, range_end=self._range_end, **number)
-        return Compare(self._key, _field(1, message.SerializeToString() + _field(3, self._key)))
+        if type(to) is int and 0 <= to < 2**63 and not self._range_end and self._field in _NUMBERS:
+            message = _compared(result, self._kind, self._field) + _varint(to)
+        else:
+            number: dict[str, typing.Any] = {
+                self._field: keys.to_bytes(typing.cast(bytes, to))
+                if self._field == "value"
+                else operator.index(typing.cast(int, to))
+            }
+            message = messages.Compare(
+                result=result, target=self._kind, range_end=self._range_end, **number
+            ).SerializeToString()
+        return Compare(self._key, _field(1, message + _field(3, self._key)))
 
     def __eq__(self, to: object) -> Compare:  # type: ignore[override]
         return self._compare(messages.Compare.EQUAL, to)
@@ -71,6 +81,16 @@ class Target:
 
     def __lt__(self, to: object) -> Compare:
         return self._compare(messages.Compare.LESS, to)
+
+
+#: Compared numbers, and the fields of the message that they are.
+_NUMBERS = {"version": 4, "create_revision": 5, "mod_revision": 6}
+
+
+@functools.lru_cache(maxsize=64)
+def _compared(result: int, kind: int, field: str) -> bytes:
+    """How the message begins, up to the number."""
+    return messages.Compare(result=result, target=kind).SerializeToString() + bytes([_NUMBERS[field] << 3])
 
 
 def create(key: bytes | str, range_end: bytes | str = b"") -> Target:
@@ -104,13 +124,23 @@ def put(key: bytes | str, stored: bytes | str, lease: int = 0, prev: bool = Fals
     """Write a key; with `prev`, the result carries what was there before."""
     request = _field(1, _key(key)) + _field(2, keys.to_bytes(stored))
     if lease or prev:
-        request += messages.PutRequest(lease=lease, prev_kv=prev).SerializeToString()
+        request += _put_options(lease, prev)
     return Op(_field(2, request))
+
+
+@functools.lru_cache(maxsize=256)
+def _put_options(lease: int, prev: bool) -> bytes:
+    return messages.PutRequest(lease=lease, prev_kv=prev).SerializeToString()
 
 
 def get(key: bytes | str) -> Op:
     """Read one key."""
     return Op(_field(1, _field(1, _key(key))))
+
+
+def count(key: bytes | str) -> Op:
+    """Whether a key is there, without its value: its result's `count`."""
+    return Op(_field(1, _field(1, _key(key)) + _COUNT_ONLY))
 
 
 def range(
@@ -228,12 +258,16 @@ def _field(number: int, payload: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=4096)  # few sizes make up most of what is sent
 def _head(number: int, size: int) -> bytes:
-    head = [number << 3 | 2]
-    while size >= 128:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head)
+    return bytes([number << 3 | 2]) + _varint(size)
+
+
+def _varint(number: int) -> bytes:
+    parts = []
+    while number >= 128:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
 
 
 class Txn:
@@ -395,6 +429,7 @@ __all__ = [
     "Txn",
     "TxnRequest",
     "TxnResult",
+    "count",
     "create",
     "delete",
     "get",

@@ -1,7 +1,7 @@
 """The transaction that claims: several items at once, each on its own conditions.
 
-    if the session's epoch stands:
-        for each item:  if nobody has claimed it, and it is unchanged:
+    if the session's epoch stands, and nothing has come in front since (where they were seen a while ago):
+        for each item:  if nobody has claimed it, and it and the count of its deliveries are unchanged:
                             put its claim (leased, my nonce), count the delivery, read the item
     else: read the session key
 
@@ -21,8 +21,19 @@ from coordkit.recipes.queue.delivery import Delivery, Desk
 from coordkit.recipes.queue.window import Candidate
 
 
-def claim(desk: Desk, candidates: typing.Sequence[Candidate], deadline: Deadline) -> list[Delivery]:
+def claim(
+    desk: Desk, candidates: typing.Sequence[Candidate], deadline: Deadline, seen_at: int | None = None
+) -> list[Delivery] | None:
     """Claim what can still be claimed of these; in their order.
+
+    Args:
+        desk: Whose.
+        candidates: What to claim.
+        deadline: Of the caller.
+        seen_at: The revision at which they were seen, if that was a while ago.
+
+    Returns:
+        What was claimed; None when something has come in front of the last of them since `seen_at`.
 
     Raises:
         SessionLost, Unavailable, DeadlineExceeded, Rejected: What may have been claimed returns with the
@@ -39,7 +50,10 @@ def claim(desk: Desk, candidates: typing.Sequence[Candidate], deadline: Deadline
             [_take(desk, each, nonce) for each in candidates],
             lambda: [_find(desk, each, nonce) for each in candidates],
             deadline,
+            () if seen_at is None else (_nothing_came(desk, candidates, seen_at),),
         )
+        if written is None:
+            return None
         deliveries = []
         for index, candidate in enumerate(candidates):
             result = written.result.inner(written.first + index)
@@ -52,24 +66,28 @@ def claim(desk: Desk, candidates: typing.Sequence[Candidate], deadline: Deadline
     return deliveries
 
 
+def _nothing_came(desk: Desk, candidates: typing.Sequence[Candidate], seen_at: int) -> kv.Compare:
+    """No item in front of the last of these is newer."""
+    last = max(desk.layout.item(each.id) for each in candidates)
+    return kv.mod(desk.layout.items, last) < seen_at + 1
+
+
 def _take(desk: Desk, candidate: Candidate, nonce: bytes) -> kv.Op:
     layout, id_ = desk.layout, candidate.id
-    item, claim_key = layout.item(id_), layout.claim(id_)
+    item, claim_key, attempt = layout.item(id_), layout.claim(id_), layout.attempt(id_)
     return kv.nested(
-        [kv.create(claim_key) == 0, kv.mod(item) == candidate.mod_revision],
         [
-            kv.put(claim_key, nonce, lease=desk.session.lease_id),
-            kv.put(layout.attempt(id_), b"", prev=True),
-            kv.get(item),
+            kv.create(claim_key) == 0,
+            kv.mod(item) == candidate.mod_revision,
+            kv.version(attempt) == candidate.deliveries,
         ],
+        [kv.put(claim_key, nonce, lease=desk.session.lease_id), kv.put(attempt, b""), kv.get(item)],
     )
 
 
 def _taken(desk: Desk, candidate: Candidate, result: kv.TxnResult) -> Delivery:
-    _, count, item = result.results
-    assert isinstance(count, kv.PutResult) and isinstance(item, kv.RangeResult)
-    attempt = count.prev.version + 1 if count.prev is not None else 1
-    return Delivery(candidate.id, item.kvs[0].value, attempt, result.revision, desk)
+    (item,) = result.found(2).kvs
+    return Delivery(candidate.id, item.value, candidate.deliveries + 1, result.revision, desk)
 
 
 def _find(desk: Desk, candidate: Candidate, nonce: bytes) -> kv.Op:

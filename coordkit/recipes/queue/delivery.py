@@ -83,6 +83,7 @@ class Desk:
         self.dropped: collections.deque[Delivery] = collections.deque()
         #: Keys that have proven what they had to: the next ack with a receipt of its own takes them away.
         self.receipts: collections.deque[bytes] = collections.deque()
+        self.returned = 0  # how many claims were given back
         self._timer = False  # somebody looks when the next ack_wait is over
         self._ends: coalescer.Coalescer[typing.Sequence[End], Losses] = coalescer.Coalescer(
             f"{title}-ends", self._send
@@ -186,13 +187,14 @@ class Desk:
                 self._judge(end, result.inner(index), attempted, alive) for index, end in enumerate(ends)
             ]
             break
+        self.returned += sum(not end.takes_item for end in ends)
         left = iter(losses)
         for entry in batch:
             entry.succeed(list(itertools.islice(left, len(entry.payload))))
 
     def _nested(self, end: End) -> kv.Op:
         # If the claim is ours: end it.  Else: is the item still there?
-        look = kv.range(self.layout.item(end.delivery.id), count_only=True)
+        look = kv.count(self.layout.item(end.delivery.id))
         return kv.nested([self.guard(end.delivery)], end.ops, [look])
 
     def _judge(self, end: End, result: kv.TxnResult, attempted: bool, alive: bool) -> errors.ClaimLost | None:

@@ -6,7 +6,9 @@ it out among the callers (`window.plan`), claim (1 commit), hand out.  With noth
 reads nothing, until the watch tells of something.
 
 Consumers that collide (somebody else claimed what we had seen) leave some places to the others the next time,
-up to 64, at random.  Those who do not collide take from the head.
+up to 64, at random.  Those who do not collide take from the head, and read further ahead: what they have seen
+and not claimed serves the next rounds, for half a second at most, without a read.  Such a claim compares that
+no item has come in front since; only what others gave back meanwhile waits for the next read.
 
 Callers only wait for their event: an interruption of one (Ctrl-C, `gevent.Timeout`, `kill`) strikes no
 transaction.
@@ -37,6 +39,7 @@ SMALL_BYTES, LARGE_BYTES = 2**20, 2**22  # of a reply: below, more items may com
 LINGER_S = 1.0  # how long the thread outlives its last caller
 LONGEST_PAUSE_S = 1.0
 DELAYED_S = 0.5  # how long a busy consumer may do without a look at the delayed items
+TRUST = 2  # rounds without a collision, after which what was seen serves for more than one
 _OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 
@@ -80,6 +83,10 @@ class Fetcher:
         self._starting = threading.Lock()
         self._most = FIRST_MOST
         self._step = 0  # how many free places may be left to others
+        self._ahead = 0  # how many more items are read than are wanted now
+        self._peaceful = 0  # rounds without a collision, in a row
+        self._stock: Window | None = None  # what was seen and is not claimed; good for this revision
+        self._returned = 0  # how much had been given back here when it was read
         self._first = ""  # the id at which claims begin to matter, as far as is known
         self._claims_seen = 0
         self._dry = True  # the last round found nothing to claim
@@ -197,10 +204,18 @@ class Fetcher:
             requests = list(self._requests)
         wanted = min(sum(each.want.count for each in requests), self._most)
         delayed = self._wants_delayed()
+        stock = self._usable_stock(desk, wanted, delayed)
+        if stock is not None:
+            shares = self._shares(desk, stock.candidates, requests)
+            if any(shares):
+                self._claim(desk, list(zip(requests, shares, strict=True)), stock, exhausted=False)
+                return
+        known = upkeep.Known(desk)
+        returned = desk.returned
         found = self._look(desk, wanted, delayed)
         for request in requests:
             request.trouble = None
-        upkeep.return_orphans(desk, found.claims)
+        upkeep.return_orphans(desk, found.claims, known)
         ack_wait_s = min((each.ack_wait_s for each in requests), default=math.inf)
         self._stuck.look(desk, found.claims, ack_wait_s)
         if (
@@ -211,11 +226,12 @@ class Fetcher:
             return
         places = random.randint(0, self._step)
         free = window.skip(found.candidates, wanted, places)
-        shares = window.plan(free, [each.want for each in requests], self._most, self._has_last_chance(desk))
+        shares = self._shares(desk, free, requests)
         self._dry = not any(shares)
         if not self._dry:
             exhausted = not found.more and sum(map(len, shares)) >= len(free)
-            self._claim(desk, list(zip(requests, shares, strict=True)), exhausted)
+            self._returned = returned
+            self._claim(desk, list(zip(requests, shares, strict=True)), found, exhausted)
         elif delayed:  # else they come first, with the next round
             self._answer_what_there_is()
             self._sleep(site, desk, found)
@@ -231,7 +247,7 @@ class Fetcher:
     def _look(self, desk: Desk, wanted: int, delayed: bool) -> Window:
         """Read the head of the queue, as far as is needed.  Cost: as `window.read`, for each page."""
         layout, client = desk.layout, desk.session.client
-        limit = min(wanted + window.STEP + self._claims_seen, window.LARGEST)
+        limit = min(wanted + window.STEP + self._ahead + self._claims_seen, window.LARGEST)
         found: Window | None = None
         while True:
             start = b"" if found is None else found.last_key + b"\0"
@@ -253,17 +269,47 @@ class Fetcher:
         self._claims_seen = len(found.claims)
         return found
 
+    def _usable_stock(self, desk: Desk, wanted: int, delayed: bool) -> Window | None:
+        """What was seen before, if it is enough, and nothing speaks against it."""
+        stock = self._stock
+        if delayed or stock is None or len(stock.candidates) < wanted or self._returned != desk.returned:
+            return None
+        return stock
+
+    def _shares(
+        self, desk: Desk, free: typing.Sequence[Candidate], requests: list[Request]
+    ) -> list[list[Candidate]]:
+        wants = [each.want for each in requests]
+        return window.plan(free, wants, self._most, self._has_last_chance(desk))
+
     def _has_last_chance(self, desk: Desk) -> bool:
         return any(delivery.has_last_chance for delivery in list(desk.out.values()))
 
-    def _claim(self, desk: Desk, shares: list[tuple[Request, list[Candidate]]], exhausted: bool) -> None:
+    def _claim(
+        self, desk: Desk, shares: list[tuple[Request, list[Candidate]]], seen: Window, exhausted: bool
+    ) -> None:
+        """Claim, and hand out.
+
+        Args:
+            desk: Ours.
+            shares: Who is to get what.
+            seen: Where that was seen: this round, or before, if it is the stock.
+            exhausted: There is no more than that.
+        """
         chosen = [each for _, share in shares for each in share]
+        seen_at = seen.revision if seen is self._stock else None
+        self._stock = None
         try:
-            deliveries = {each.id: each for each in claiming.claim(desk, chosen, NEVER)}
+            claimed = claiming.claim(desk, chosen, NEVER, seen_at)
         except BaseException:
             self._most = max(1, self._most // 2)  # should its reply have been too large
             raise
-        self._learn(len(chosen), list(deliveries.values()))
+        if claimed is None:
+            return  # something has come in front: look
+        deliveries = {each.id: each for each in claimed}
+        self._learn(len(chosen), claimed)
+        if self._peaceful >= TRUST:
+            self._stock = seen.without(chosen)
         left: list[Delivery] = []
         with self._lock:
             for request, share in shares:
@@ -299,6 +345,8 @@ class Fetcher:
             self._step = min(max(2 * self._step, 4), window.STEP)
         elif not lost:
             self._step //= 2
+        self._peaceful = 0 if lost else self._peaceful + 1
+        self._ahead = min(2 * (self._ahead + tried), window.LARGEST) if self._peaceful else 0
         size_bytes = sum(len(delivery.value) for delivery in deliveries)
         if size_bytes > LARGE_BYTES:
             self._most = max(1, self._most // 2)

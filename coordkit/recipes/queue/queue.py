@@ -8,8 +8,9 @@ Keys, under `/<namespace>/queue/<name>/`: `items/<priority>/<stamp>-<producer>-<
 rewritten; `claims/<id>`, leased to the consumer's session, its value a nonce; `attempts/<id>`, whose version
 counts the deliveries; `dead/<id>`; `delayed/<due>/<id>`; `dedup/<key>` with a lease that lasts for the
 window; `receipts/<lease>-<nonce>`, leased.
-Cost: put 1 commit, shared with the puts that come meanwhile; claim 2 or 3 round trips and 1 commit for as
-many items as callers wait for; ack 1 commit, shared; an idle consumer nothing.
+Cost: put 1 commit, shared with the puts that come meanwhile; claim 1 commit for as many items as callers wait
+for, and 2 or 3 round trips where what was seen before does not do; ack 1 commit, shared; an idle consumer
+nothing.
 Fence: the revision of the claim; it rises from delivery to delivery of an item.
 Invariant: an item is in the queue, delayed or dead until the transaction that ends it, which compares the
 claim; at any revision an item has one claim at most.
@@ -177,8 +178,8 @@ class Queue:
             Unavailable, DeadlineExceeded: The time is up, and etcd could not be asked.
             SessionLost: Of a session that was given; a coordinator's queue goes on with the next one.
 
-        Cost: 2 or 3 round trips and 1 commit, shared with those who claim at the same time; while the queue
-        is empty nothing.
+        Cost: 1 commit, shared with those who claim at the same time, and 2 or 3 round trips now and then
+        (`fetcher.py`); while the queue is empty nothing.
         """
         return self._await(1, _deadline(block, timeout))[0]
 
@@ -199,7 +200,7 @@ class Queue:
         Raises:
             queue.Empty, Cancelled, Unavailable, SessionLost: As `claim`.
 
-        Cost: 2 or 3 round trips and 1 commit.
+        Cost: As `claim`.
         """
         return self._await(min(terms.whole(count, "count"), MOST), _deadline(block, timeout))
 
@@ -209,7 +210,7 @@ class Queue:
         Raises:
             queue.Empty, Cancelled, Unavailable, SessionLost: As `claim`.
 
-        Cost: 2 or 3 round trips and 2 commits.
+        Cost: That of `claim`, and 1 commit.
         """
         deadline = _deadline(block, timeout)
         while True:

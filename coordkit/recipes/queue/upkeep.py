@@ -102,16 +102,30 @@ def _try(link: Link, op: kv.Op) -> bool:
     return True
 
 
-def return_orphans(desk: Desk, claims: typing.Iterable[Claim]) -> None:
-    """Give back claims of ours that no delivery stands for: their transaction came after we gave it up."""
+def return_orphans(desk: Desk, claims: typing.Iterable[Claim], before: Known) -> None:
+    """Give back claims of ours that no delivery stands for: their transaction came after we gave it up.
+
+    Args:
+        desk: Ours.
+        claims: What a look has shown.
+        before: What was known before that look: a claim that was, and is not any more, has ended meanwhile.
+    """
+    now = Known(desk)
     for claim in claims:
-        if (
-            claim.lease == desk.session.lease_id
-            # In this order: what is claimed is out before it is on its way no more.
-            and claim.id not in desk.claiming
-            and (claim.id, claim.create_revision) not in desk.out
-        ):
+        if claim.lease == desk.session.lease_id and claim not in before and claim not in now:
             _end_claim(desk, claim)
+
+
+class Known:
+    """The claims that a process knows to be its own, or on their way."""
+
+    def __init__(self, desk: Desk) -> None:
+        # In this order: what is claimed is out before it is on its way no more.
+        self._claiming = set(desk.claiming)
+        self._out = set(desk.out)
+
+    def __contains__(self, claim: Claim) -> bool:
+        return claim.id in self._claiming or (claim.id, claim.create_revision) in self._out
 
 
 def _end_claim(desk: Desk, claim: Claim) -> None:

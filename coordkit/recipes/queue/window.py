@@ -48,6 +48,11 @@ class Window:
     last_key: bytes  # of the last item that was read
     last_id: str  # its id; "" for a foreign key
 
+    def without(self, chosen: typing.Iterable[Candidate]) -> Window:
+        """What is left of it."""
+        gone = set(chosen)
+        return attrs.evolve(self, candidates=tuple(each for each in self.candidates if each not in gone))
+
     def with_next(self, page: Window) -> Window:
         """This one, and the one that was read behind it."""
         return attrs.evolve(
