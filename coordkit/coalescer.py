@@ -9,10 +9,15 @@ Those who were just served often come again at once, and the courier would be of
 halves of a crowd would take turns.  So it waits until as many are there, for an eighth of a batch's time at
 most.
 
+Those whom a batch has answered wake one after the other: each wakes the next before it goes on.  Threads that
+all wake at once have to wait for the interpreter, and for each other.
+
 One bad member spoils its batch for all: when etcd refuses a batch, each member is sent again on its own, and
 fails alone.
 
 Source: group commit, DeWitt et al., "Implementation techniques for main memory database systems" (1984).
+Invariant: every entry that is done is woken, or woke by itself: who leaves wakes who is behind it, however it
+leaves, and who has left already is passed over.
 Cost: nothing but the sending; for those who wait, a thread switch each way.
 """
 
@@ -20,6 +25,7 @@ from __future__ import annotations
 
 import collections
 import copy
+import itertools
 import os
 import threading
 import time
@@ -50,31 +56,47 @@ class Entry(typing.Generic[T, R]):
         self._result: R | None = None
         self._error: BaseException | None = None
         self._waiter = channels.Waiter()
+        #: Who is to be woken after us.
+        self.behind: Entry[T, R] | None = None
+        #: Who is behind is not left to us: we have gone, or a signal's handler may run here first.
+        self._is_passed_over = False
 
     def succeed(self, result: R) -> None:
         """This is what came of it."""
         self._result = result
-        self._end()
+        self.done = True
 
     def fail(self, error: BaseException) -> None:
         """It did not work, and this is why; the first reason counts."""
         if not self.done:
             self._error = error
-            self._end()
-
-    def _end(self) -> None:
-        self.done = True
-        self._waiter.wake()
+            self.done = True
 
     def arm(self) -> None:
         """Somebody will wait: from here on no end is missed."""
         self._waiter.arm()
+        self._is_passed_over = threading.get_ident() == threading.main_thread().ident
 
     def wait(self) -> bool:
         """Until it is done, or its time is up; returns whether it is done."""
         while not self.done and not self.deadline.expired:
             self._waiter.park(self.deadline.wait_s())
+        self.leave()
         return self.done
+
+    def wake(self) -> None:
+        """It is done, and so is everybody behind it."""
+        each: Entry[T, R] | None = self
+        while each is not None:
+            each._waiter.wake()
+            each = each.behind if each._is_passed_over else None
+
+    def leave(self) -> None:
+        """Nobody waits here any more: who is behind wakes.  Idempotent."""
+        # In this order: whoever wakes us sees that we have gone, or we see who is behind.
+        self._is_passed_over = True
+        if self.behind is not None:
+            self.behind.wake()
 
     def outcome(self) -> R:
         """The result, or the error raised."""
@@ -138,6 +160,7 @@ class Coalescer(typing.Generic[T, R]):
             # Also when the interruption came on the way out: stepping down twice does no harm.
             self._step_down(entry)
             self._drop(entry)
+            entry.leave()
             raise
         return entry.outcome()
 
@@ -242,6 +265,9 @@ class Coalescer(typing.Generic[T, R]):
         for entry in batch:
             if not entry.done:
                 entry.fail(AssertionError(f"{self._name}: an entry was not answered"))
+        for entry, behind in itertools.pairwise(batch):
+            entry.behind = behind
+        batch[0].wake()
 
 
 def _of_its_own(error: Exception) -> Exception:

@@ -10,6 +10,7 @@ from contract.players import PATIENCE_S, wait_until
 from coordkit import errors
 from coordkit.coalescer import Coalescer
 from coordkit.deadline import NEVER, Deadline
+from coordkit.wire import channel as channels
 
 
 class Post:
@@ -204,3 +205,30 @@ class TestInterruptions:
         assert isinstance(first.end(), Struck)
         assert [call.end() for call in others] == ["A", "B"]
         assert post.coalescer.submit("later", NEVER) == "LATER"
+
+    def test_who_is_struck_as_it_wakes_up_wakes_who_is_behind(self, post, monkeypatch):
+        """
+        Those of a batch wake one after the other.
+        """
+
+        class Struck(BaseException):
+            pass
+
+        park, gate = channels.Waiter.park, post.gate
+        struck = []
+
+        def strike(waiter, timeout_s):
+            park(waiter, timeout_s)
+            if struck and threading.current_thread() is struck[0].thread and waiter.done:
+                raise Struck
+
+        monkeypatch.setattr(channels.Waiter, "park", strike)
+        first = post.lead()
+        struck += post.queue("a")
+        others = post.queue("b", "c")
+
+        gate.set()
+
+        assert first.end() == "FIRST"
+        assert isinstance(struck[0].end(), Struck)
+        assert [call.end() for call in others] == ["B", "C"]
