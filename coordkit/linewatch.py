@@ -42,10 +42,6 @@ class Watched:
             self._tickets[ticket.key] = ticket
             return alone
 
-    def _unregister(self, ticket: Ticket) -> None:
-        with self._lock:
-            self._tickets.pop(ticket.key, None)
-
     def listen(self) -> None:
         """Be told of deletions although nobody waits in this line."""
         if self._feed is None:
@@ -63,7 +59,8 @@ class Watched:
         """End the watch when nobody needed it for a while."""
         with self._lock:
             unused_s = time.monotonic() - self._used_at_s
-            if self._tickets or unused_s < LINGER_S:
+            needed = any(not ticket.is_far for ticket in self._tickets.values())
+            if needed or unused_s < LINGER_S:
                 self.link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop_watch))
                 return
             self._drop_pending = False
@@ -85,8 +82,12 @@ class Watched:
     def strike(self, events: list[watch.Event]) -> None:
         """Keys of the line were deleted."""
         with self._lock:
+            near = [ticket for ticket in self._tickets.values() if not ticket.is_far]
             for event in events:
-                for ticket in list(self._tickets.values()):
+                own = self._tickets.get(event.key)
+                if own is not None and own.is_far:
+                    own.strike(event.key, event.mod_revision)
+                for ticket in near:
                     self._tell(ticket, event)
 
     def _tell(self, ticket: Ticket, event: watch.Event) -> None:
@@ -110,6 +111,7 @@ class Watched:
         with self._lock:
             self._tickets.pop(ticket.key, None)
             ticket.phase = Phase.LEFT
+            ticket.tell_followers()
             ticket.on_gone = None
             if self._feed is not None and not self._drop_pending:
                 self._drop_pending = True

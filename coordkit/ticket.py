@@ -70,8 +70,29 @@ class Ticket:
         #: Deletions told while a snapshot is on its way, which may be older than they are; None: none is.
         self.struck: dict[bytes, int] | None = {}
         self.cancelled = False
+        #: Those of this process whose predecessor we are, and who wait to be told of our end.
+        self.followers: list[Ticket] = []
+        #: It waits far back, and is told of nothing but its own end.
+        self.is_far = False
         #: Once it is held: whom to tell of a foreign deletion.
         self.on_gone: typing.Callable[[str], None] | None = None
+
+    @property
+    def stands(self) -> bool:
+        """Whether its key may be in line, as far as is known here."""
+        return self.phase is not Phase.GONE and self.phase is not Phase.LEFT
+
+    def tell_followers(self, nobody_left: bool = False) -> None:
+        """It stands no more.  Under the line's lock.
+
+        Args:
+            nobody_left: Its key is certainly gone, and nobody was before it.
+        """
+        for other in self.followers:
+            if nobody_left:
+                # They are told of their own ends all the time: they know as much as if they were near.
+                other.ahead, other.is_far = {}, False
+            other.waiter.wake()
 
     @property
     def is_through(self) -> bool:
@@ -126,8 +147,10 @@ class Ticket:
         """A key of the line was deleted at `revision`.  Under the line's lock."""
         if key == self.key and self.create_revision:
             if self.phase is not Phase.LEFT and revision > self.create_revision:
+                was_first = self.phase is Phase.READY
                 self.phase = Phase.GONE
                 self.waiter.wake()
+                self.tell_followers(nobody_left=was_first)
                 if self.on_gone is not None:
                     self.on_gone(f"its key was deleted at revision {revision}")
             return

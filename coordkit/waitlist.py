@@ -10,8 +10,8 @@ cut down to the keys older than mine, and from then on only *strikes*: deletions
 stands at a revision no newer than the snapshot's, so that none can be missed.
 
 Near the front (everybody before me is known) a ticket strikes off what the process's one watch on the prefix
-reports, and reads nothing.  Far back it watches its predecessor alone.  So a release wakes at most
-`WINDOW` waiters, however long the line is.
+reports, and reads nothing.  Far back it watches its predecessor alone; if that is of its own process, it
+waits to be told of its end.  So a release wakes at most `WINDOW` waiters, however long the line is.
 
 This is the exclusive line: it is my turn when nobody is before me.  Readers, writers and permits have rules
 of their own (`sharedline.py`); what may grant is the same for all.
@@ -299,8 +299,52 @@ class Line(linewatch.Watched):
     # Far back.
 
     def _wait_far(self, ticket: Ticket, deadline: Deadline) -> None:
-        """Wait until a predecessor, or our own key, goes; then read again."""
-        self._unregister(ticket)
+        """Wait until a predecessor, or our own key, goes; then read, unless that tells enough.
+
+        All the while the line's watch, where it stands, tells us of our own end, and of no other.
+        """
+        guide = self._guide(ticket)
+        try:
+            if guide is not None:
+                stale = self._follow(ticket, guide, deadline)
+            else:
+                stale = self._watch_predecessors(ticket, deadline)
+        finally:
+            with self._lock:
+                ticket.is_far = False
+                if guide is not None:
+                    guide.followers.remove(ticket)
+        if stale and ticket.phase is Phase.WAITING and not deadline.expired and not ticket.cancelled:
+            self._read(ticket, deadline)
+
+    def _guide(self, ticket: Ticket) -> Ticket | None:
+        """The predecessor, if it is of this process: then nothing has to be watched.
+
+        While its key is there it is not our turn, and its ticket's end tells us.  If it was its turn by then,
+        nobody is before us any more: nobody was before it, nobody is between us, and none can appear.
+        """
+        with self._lock:
+            ticket.is_far = True
+            guide = self._tickets.get(ticket.predecessors[0]) if self.EXCLUSIVE else None
+            # Names come back: it must be older than we are.
+            if guide is None or not guide.stands or not 0 < guide.create_revision < ticket.create_revision:
+                return None
+            guide.followers.append(ticket)
+            return guide
+
+    def _follow(self, ticket: Ticket, guide: Ticket, deadline: Deadline) -> bool:
+        """Wait until the guide is gone, or we are told that it is our turn; whether we must read."""
+        limit = deadline.sooner(ticket.session.ttl_s)
+        while not ticket.cancelled and not limit.expired:
+            ticket.waiter.done = False
+            ticket.session.check()
+            if ticket.phase is not Phase.WAITING or not guide.stands:
+                break
+            ticket.session.client.wait(ticket.waiter, limit)
+        return ticket.ahead is None
+
+    def _watch_predecessors(self, ticket: Ticket, deadline: Deadline) -> bool:
+        """Wait until a predecessor goes; whether we must read."""
         predecessors = ticket.predecessors
         ranges = self._far_ranges(ticket)
         ends = [linewatch.End(ticket.waiter) for _ in ranges]
@@ -314,22 +358,22 @@ class Line(linewatch.Watched):
             while not ticket.cancelled and not limit.expired and not any(end.over for end in ends):
                 ticket.waiter.done = False
                 ticket.session.check()
+                if ticket.phase is not Phase.WAITING:
+                    return False
                 if any(end.created_revision > ticket.snapshot_revision for end in ends):
-                    # As above: deletions between the snapshot and the watches are told by nobody.
+                    # As above: deletions between the snapshot and the watches are told by nobody.  What is
+                    # deleted while we read is told to us, for we may turn out to be near.
+                    ticket.is_far = False
                     self._read(ticket, deadline)
-                    if ticket.predecessors != predecessors or ticket.phase is not Phase.WAITING:
-                        break
+                    if ticket.ahead is not None or ticket.predecessors != predecessors:
+                        return False
+                    ticket.is_far = True
                 elif not any(end.over for end in ends):
                     ticket.session.client.wait(ticket.waiter, limit)
         finally:
             for each in watches:
                 each.cancel()
-        if ticket.phase is Phase.WAITING and not deadline.expired and not ticket.cancelled:
-            # Strikes, our own among them, were told to nobody since we left the register: what a read showed
-            # since then is worth nothing without another one, made when we are registered again.
-            ticket.ahead = None
-            self._register(ticket)
-            self._read(ticket, deadline)
+        return True
 
     def _far_ranges(self, ticket: Ticket) -> list[tuple[bytes, bytes]]:
         """What to watch far back: as long as all of it stands it cannot be our turn."""
@@ -382,13 +426,13 @@ class Line(linewatch.Watched):
         except BaseException:
             self.leave(ticket)
             raise
+        if local and deleted is not None:
+            self._hand_over(deleted.result)  # before those who follow us are told: this may spare them a read
         self._forget(ticket)
         if deleted is None:
             return None  # by an attempt whose reply was lost
         if ticket.created_at_once and deleted.at_once:
             session.return_nonce(ticket.nonce)
-        if local:
-            self._hand_over(deleted.result)
         return deleted.result.revision
 
     def _hand_over(self, release: kv.TxnResult) -> None:

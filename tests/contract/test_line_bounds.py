@@ -77,6 +77,8 @@ def is_settled(attempt: Attempt) -> bool:
     ticket, line = ticket_of(attempt), attempt.lock._latest_line
     if ticket.ahead is not None:
         return line._is_covered(ticket)
+    if any(ticket in other.followers for other in list(line._tickets.values())):
+        return True
     watches = [
         each for each in list(line.link.watcher._live.values()) if isinstance(each.listener, linewatch.End)
     ]

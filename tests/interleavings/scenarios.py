@@ -437,8 +437,8 @@ def own_key_deleted_far_back(stage: Stage) -> None:
     attempt.lock.release()
 
 
-def own_key_deleted_far_back_and_a_read_fails(stage: Stage) -> None:
-    """Far back and unregistered: a read shows us near, our key goes, and the next read fails once.
+def a_predecessor_goes_while_a_far_read_is_on_its_way(stage: Stage) -> None:
+    """Far back: a read shows us near; one whom it shows goes, and that is told before the read's reply comes.
 
     The process's watch on the line stands all the while, for another of its waiters.
     """
@@ -448,21 +448,94 @@ def own_key_deleted_far_back_and_a_read_fails(stage: Stage) -> None:
     stage.meddler.hold_watches(before[-1])  # the watch on the predecessor
     attempt = stage.join(stage.lock(member))
     wait_until(lambda: stage.meddler.held_watches, what="asking for a watch")
-    mine = stage.keys()[-1]
     stage.delete(*before[:4])
+    plan = stage.meddler.stop_reply(meddling.both(meddling.of(member), reads(stage)))
+    told = threading.Event()
+    stage.meddler.on_events(member.session.link.watcher, lambda keys: before[5] in keys and told.set())
     stage.meddler.let_watches_go()
-    wait_until(lambda: count_reads(stage, member) >= 1 and far_watches(member) == 2, what="a read")
+    plan.wait_until_met()
+    stage.delete(before[5])
+    wait_until(told.is_set, what="the event")
+    plan.gate.set()
     settle(stage, attempt)
-    rival = stage.stranger("rival")
-    failed = stage.fail_a_read(member)
-    stage.delete(mine)
-    wait_until(failed.is_set, what="a read")
+    stage.meddler.stop_request(meddling.both(meddling.of(member), reads(stage)), times=math.inf)
 
-    stage.delete(*before[4:])
+    stage.delete(before[4], *before[6:])
+
+    stage.must_be_held(attempt, "nobody is before it, and it was told of all of them")
+    attempt.lock.release()
+
+
+# Far back, behind another one of the same process.
+
+
+def the_guide_goes_before_its_turn(stage: Stage) -> None:
+    """Far back: the one before us is of our own process, and its key goes; that is not yet our turn."""
+    member = stage.enter()
+    stage.watch_early(member)
+    before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
+    guide = stage.join(stage.lock(member))
+    mine = stage.keys()[-1]
+    attempt = stage.join(stage.lock(member))
+    wait_until(lambda: follows(stage, member), what="following")
+
+    stage.delete(mine)
+
+    settle(stage, attempt)
+    stage.must_wait(attempt, "older keys are there")
+    stage.delete(*before)
+    stage.must_be_held(attempt)
+    attempt.lock.release()
+    stage.must_be_held(guide)
+    guide.lock.release()
+
+
+def own_key_deleted_while_following(stage: Stage) -> None:
+    """Far back, behind one of our own process: our own key goes before the other one is released."""
+    member = stage.enter()
+    stage.watch_early(member)
+    before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
+    guide = stage.join(stage.lock(member))
+    attempt = stage.join(stage.lock(member))
+    wait_until(lambda: follows(stage, member), what="following")
+    mine = stage.keys()[-1]
+    stage.delete(*before)
+    stage.must_be_held(guide)
+    rival = stage.stranger("rival")
+    withheld = stage.meddler.stop_request(meddling.both(meddling.of(member), puts(stage)), times=math.inf)
+    stage.delete(mine)
+    held, told = guide.lock.key, threading.Event()
+    stage.meddler.on_events(member.session.link.watcher, lambda keys: held in keys and told.set())
+    reply = stage.meddler.stop_reply(meddling.both(meddling.of(member), deletes(stage)))
+
+    releasing = _Aside(guide.lock.release)
+    reply.wait_until_met()
+    assert told.wait(15)  # the event comes before the release's own reply
 
     settle(stage, attempt)
     stage.must_wait(attempt, "the rival holds it, and our key was gone")
+    reply.gate.set()
+    assert releasing.end() is None
+    withheld.gate.set()
     stage.delete(rival)
+    stage.must_be_held(attempt)
+    attempt.lock.release()
+
+
+def who_follows_needs_no_read(stage: Stage) -> None:
+    """Far back, behind one of our own process: its release is enough, while no read gets through."""
+    member = stage.enter()
+    stage.watch_early(member)
+    before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
+    guide = stage.join(stage.lock(member))
+    attempt = stage.join(stage.lock(member))
+    wait_until(lambda: follows(stage, member), what="following")
+    stage.delete(*before)
+    stage.must_be_held(guide)
+    stage.meddler.stop_request(meddling.both(meddling.of(member), reads(stage)), times=math.inf)
+
+    guide.lock.release()
+
     stage.must_be_held(attempt)
     attempt.lock.release()
 
@@ -782,6 +855,11 @@ def far_watches(member) -> int:
         b"/lock/" in watch.request.key and not watch.request.range_end
         for watch in list(watcher._live.values())
     )
+
+
+def follows(stage: Stage, member) -> bool:
+    """Whether a waiter of the member waits for the end of another one."""
+    return any(ticket.followers for ticket in list(stage.line(member)._tickets.values()))
 
 
 def settle(stage: Stage, attempt) -> None:

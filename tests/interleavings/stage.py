@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from contract.players import Attempt, wait_until
 from interleavings.meddler import Meddler
 
 import coordkit
-from coordkit import errors, waitlist
+from coordkit import waitlist
 from coordkit.deadline import Deadline
 from coordkit.wire import messages
 
@@ -53,20 +52,6 @@ class Stage:
         self.meddler.clients.append(member.client)
         _ = member.session
         return member
-
-    def fail_a_read(self, member: coordkit.Coordinator) -> threading.Event:
-        """This member's next read of the line finds no answer, however often it is sent.  Set when it has."""
-        client, failed = member.client, threading.Event()
-        real = client.read
-
-        def read(request: messages.RangeRequest, deadline: Deadline) -> messages.RangeResponse:
-            if failed.is_set() or not request.key.startswith(self.prefix):
-                return real(request, deadline)
-            failed.set()
-            raise errors.DeadlineExceeded("its time was up", errors.Outcome.NONE)
-
-        client.read = read  # type: ignore[method-assign]
-        return failed
 
     def close(self) -> None:
         self.meddler.end()

@@ -170,8 +170,21 @@ def far_back_our_own_key_is_not_watched(patch: pytest.MonkeyPatch) -> None:
     mutate(patch, waitlist.Line, "_far_ranges", rule, "ticket.predecessors * 2")
 
 
-def what_was_read_unregistered_counts(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_wait_far", "ticket.ahead = None", "pass")
+def nobody_tells_whoever_reads_far_back(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_watch_predecessors", "ticket.is_far = False", "pass")
+
+
+def the_guides_end_is_our_turn(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Ticket, "strike", "nobody_left=was_first", "nobody_left=True")
+
+
+def who_follows_is_not_told_of_its_own_end(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, linewatch.Watched, "strike", "own.strike(event.key, event.mod_revision)", "pass")
+
+
+def a_guides_end_tells_nothing(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Ticket, "strike", "nobody_left=was_first", "nobody_left=False")
+    patch.setattr(waitlist.Line, "_hand_over", lambda self, release: None)
 
 
 def a_read_need_not_show_our_key(patch: pytest.MonkeyPatch) -> None:
@@ -259,7 +272,10 @@ PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.the_predecessor_goes_far_back: [the_predecessors_end_is_our_turn],
     scenarios.the_predecessor_goes_before_it_is_watched: [no_confirming_read_far_back],
     scenarios.own_key_deleted_far_back: [far_back_our_own_key_is_not_watched],
-    scenarios.own_key_deleted_far_back_and_a_read_fails: [what_was_read_unregistered_counts],
+    scenarios.a_predecessor_goes_while_a_far_read_is_on_its_way: [nobody_tells_whoever_reads_far_back],
+    scenarios.the_guide_goes_before_its_turn: [the_guides_end_is_our_turn],
+    scenarios.own_key_deleted_while_following: [who_follows_is_not_told_of_its_own_end],
+    scenarios.who_follows_needs_no_read: [a_guides_end_tells_nothing],
     scenarios.compaction_while_near: [a_gap_is_ignored],
     scenarios.own_key_deleted_in_compacted_history: [after_a_gap_nobody_reads],
     scenarios.compaction_while_far: [a_gap_far_back_is_ignored],
