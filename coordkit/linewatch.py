@@ -42,6 +42,19 @@ class Watched:
             self._tickets[ticket.key] = ticket
             return alone
 
+    def _guide(self, ticket: Ticket) -> Ticket | None:
+        """The predecessor, if it is of this process: then nothing has to be watched.  Under the lock.
+
+        While its key is there it is not our turn, and its ticket's end tells us.  If it was its turn by then,
+        nobody is before us any more: nobody was before it, nobody is between us, and none can appear.
+        """
+        guide = self._tickets.get(ticket.predecessors[0])
+        # Names come back: it must be older than we are.
+        if guide is None or not guide.stands or not 0 < guide.create_revision < ticket.create_revision:
+            return None
+        guide.followers.append(ticket)
+        return guide
+
     def listen(self) -> None:
         """Be told of deletions although nobody waits in this line."""
         if self._feed is None:

@@ -303,34 +303,20 @@ class Line(linewatch.Watched):
 
         All the while the line's watch, where it stands, tells us of our own end, and of no other.
         """
-        guide = self._guide(ticket)
+        with self._lock:
+            ticket.is_far = True
+            guide = self._guide(ticket) if self.EXCLUSIVE else None
         try:
-            if guide is not None:
-                stale = self._follow(ticket, guide, deadline)
-            else:
-                stale = self._watch_predecessors(ticket, deadline)
+            stale = (
+                self._follow(ticket, guide, deadline) if guide else self._watch_predecessors(ticket, deadline)
+            )
         finally:
             with self._lock:
                 ticket.is_far = False
-                if guide is not None:
+                if guide:
                     guide.followers.remove(ticket)
         if stale and ticket.phase is Phase.WAITING and not deadline.expired and not ticket.cancelled:
             self._read(ticket, deadline)
-
-    def _guide(self, ticket: Ticket) -> Ticket | None:
-        """The predecessor, if it is of this process: then nothing has to be watched.
-
-        While its key is there it is not our turn, and its ticket's end tells us.  If it was its turn by then,
-        nobody is before us any more: nobody was before it, nobody is between us, and none can appear.
-        """
-        with self._lock:
-            ticket.is_far = True
-            guide = self._tickets.get(ticket.predecessors[0]) if self.EXCLUSIVE else None
-            # Names come back: it must be older than we are.
-            if guide is None or not guide.stands or not 0 < guide.create_revision < ticket.create_revision:
-                return None
-            guide.followers.append(ticket)
-            return guide
 
     def _follow(self, ticket: Ticket, guide: Ticket, deadline: Deadline) -> bool:
         """Wait until the guide is gone, or we are told that it is our turn; whether we must read."""
