@@ -5,7 +5,8 @@ Source: Dice, Marathe and Shavit, "Lock cohorting" (PPoPP 2012): a local lock be
 on the local hand-overs so that no other cohort starves.
 Keys: those of `lock`, one for each session of a process, however many of its threads wait; the same lock.
 Cost: a local hand-over costs no message; a turn of the process 1 commit to join and 1 to release.  After
-`MOST` hand-overs it looks whether anybody else stands in line, 1 round trip, and goes on if nobody does.
+`MOST` hand-overs it looks whether anybody else stands in line, 1 round trip, and goes on if nobody does; 1
+more before the first hand-over of a turn that began before anybody waited.
 Fence: the create revision of the process's key, which its holders of one turn share; `handoff` counts them.
 The pair (fence, handoff) strictly grows from holder to holder; the fence alone does so from turn to turn.
 Invariant: a session has at most one key in line, at most one thread of it leads or holds, and a hold ends
@@ -23,6 +24,7 @@ import weakref
 from coordkit import errors, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
+from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
 from coordkit.recipes import locklike
 from coordkit.session import Session
@@ -77,6 +79,8 @@ class Cohort:
         self.ticket: tickets.Ticket | None = None
         self._hold: holds.Hold | None = None  # the holder's
         self._spent = 0  # hand-overs since others last had their chance
+        #: A revision of this turn at which the place was there.
+        self._seen_at = 0
 
     # Acquiring.
 
@@ -155,6 +159,7 @@ class Cohort:
     def _granted(self, local: Local, ticket: tickets.Ticket) -> None:
         self.line.hold(ticket, self._lose)
         self._spent = 0
+        self._seen_at = ticket.snapshot_revision
         local.role = Role.HOLDING
 
     # Holding.
@@ -201,10 +206,13 @@ class Cohort:
         assert ticket is not None and self._active is local
         if self._queue and self._spent == MOST:
             self._look_around(local, ticket)
+        if self._queue and not self._is_followed:
+            self._look_for(local, ticket)
         with self._lock:
             local.role = Role.OUT
             self._hold = heir = None
-            if self._queue and self._spent < MOST and ticket.phase is tickets.Phase.READY:
+            goes_on = self._queue and self._spent < MOST and self._is_followed
+            if goes_on and ticket.phase is tickets.Phase.READY:
                 self._spent += 1
                 heir = self._active = self._queue.popleft()
                 heir.handoff = local.handoff + 1
@@ -230,6 +238,38 @@ class Cohort:
         except BaseException:
             self.leave(local)
             raise
+
+    @property
+    def _is_followed(self) -> bool:
+        """Whether a deletion of the place would have been told: the watch stood before it was last seen."""
+        stands_from = self.line._covered_from
+        return stands_from is not None and stands_from <= self._seen_at
+
+    def _look_for(self, local: Local, ticket: tickets.Ticket) -> None:
+        """See that the place is there, for the watch began after we took it.
+
+        Raises:
+            LockLost: Somebody has deleted it.
+
+        Cost: 1 round trip; once a turn, where the first one waits for a lock that was free.
+        """
+        if self.line._covered_from is None:
+            return  # what is deleted from now on would not be told either: then it is released
+        try:
+            found = self.session.client.look(
+                [kv.get(ticket.key)], NEVER.sooner(max(0.1, self.session.remaining()))
+            )
+        except (errors.Unavailable, errors.DeadlineExceeded):
+            return  # then it is released
+        except BaseException:
+            self.leave(local)
+            raise
+        place = found.found(0).first
+        if place is None or place.create_revision != ticket.create_revision:
+            self.leave(local)
+            since = f"its key was gone at revision {found.revision}"
+            raise errors.LockLost(f"{ticket.key!r} was lost: {since}", since)
+        self._seen_at = found.revision
 
     def leave(self, local: Local) -> None:
         """Stop waiting, leading or holding, without a word; the others go on."""

@@ -195,3 +195,34 @@ def test_the_end_of_the_session_is_told_to_the_queue(coord, crew):
         assert isinstance(follower.end().error, errors.SessionLost)
     with other.cohort_lock("x").within(10) as lock:
         assert lock.handoff == 0
+
+
+def test_somebody_deletes_the_key_before_it_is_watched(coord, crew, monkeypatch):
+    """
+    Nobody was told; but before the lock is handed on its key is looked for, and the next one takes another.
+    """
+    (other,) = crew(1)
+    lock = coord.cohort_lock("x")
+    lock.acquire()
+    fence = lock.fence
+    line = lock._latest.line
+    really_open = line._open_watch
+
+    def delete_first() -> None:
+        other.kv.delete(lock.key)
+        really_open()
+
+    monkeypatch.setattr(line, "_open_watch", delete_first)
+    follower = visit(coord.cohort_lock("x"))
+    wait_until(lambda: line._covered_from, what="the watch")
+    rival = other.lock("x")
+    assert rival.acquire(timeout=15)  # the lock is free, as far as etcd knows
+
+    with pytest.raises(errors.LockLost):
+        lock.release()
+
+    assert follower.waiting
+    rival.release()
+    follower.wait_until_held()
+    assert follower.lock.fence > fence
+    follower.give_back()
