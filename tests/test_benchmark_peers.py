@@ -14,9 +14,10 @@ import sys
 import pytest
 
 from benchmarks.peers import fillers, kinds, lineup, packages, report, rounds
-from coordkit.cli.bench import contention, figures, primitives
+from coordkit.cli.bench import contention, figures, primitives, server
 from coordkit.testing.history import Kind, Operation, Result
 
+SERVER = server.Server("etcd://nowhere", None, "3.5.1", private=True)
 WINDOW = figures.Window(0, 1_000_000_000)
 
 
@@ -169,7 +170,7 @@ class TestLineup:
         )
         plan = contention.Plan(repeats=1)
 
-        report.Report("lock", "holds", "3.5.1", plan, {"32": contest.standings}, {}, 0.0).show()
+        report.Report("lock", "holds", SERVER, plan, {"32": contest.standings}, {}, 0.0).show()
 
         shown = capsys.readouterr().out
         assert "etcd3 Lock: not measured: it is measured with 8 processes at most" in shown
@@ -236,7 +237,7 @@ def ran(ours, theirs):
         for peer, rates in zip(lineup.LOCKS[:2], (ours, theirs), strict=True)
     ]
     plan = contention.Plan(repeats=len(ours))
-    return report.Report("lock", "holds", "3.5.1", plan, {"2 threads": standings}, {}, 0.0)
+    return report.Report("lock", "holds", SERVER, plan, {"2 threads": standings}, {}, 0.0)
 
 
 def test_two_runs_are_compared_by_rates_and_by_their_ratios():

@@ -722,7 +722,7 @@ class TestCoordkit:
         Each load has a row for both, a ratio and a bar.
         """
         pytest.importorskip("grpc")
-        words = ["bench", "wire", "--url", etcd.url, "--mode", "gevent", "--seconds", "0.1", "--repeats", "1"]
+        words = ["bench", "wire", "--url", etcd.url, "--mode", "gevent", "--seconds", "0.5", "--repeats", "1"]
         process = cli([*words, "--json"], stdout=subprocess.PIPE)
 
         shown, _ = process.communicate(timeout=50)

@@ -9,7 +9,6 @@ exit status: 0; 1 when a point failed or, with --strict, when a bar is missed
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import pathlib
 import subprocess
@@ -61,17 +60,10 @@ def main(arguments: list[str]) -> int:
     if unknown := [axis for axis in wanted if axis not in axes.AXES]:
         parser.error(f"{unknown[0]!r} is none of {', '.join(POINTS)}")
 
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "benchmark": "growth",
-        "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": machine.facts(machine.load()),
-        "axes": {},
-        "failures": {},
-    }
+    load = machine.load()
     chosen.out.mkdir(parents=True, exist_ok=True)
     with server.serving(None) as etcd:
-        document["etcd"] = {"version": etcd.version, "private": True}
+        document = {**etcd.heading(SCHEMA, "growth", load), "axes": {}, "failures": {}}
         for axis in wanted:
             counts = [each for each in POINTS[axis] if each <= chosen.most]
             document["axes"][axis] = _axis(axis, counts, etcd.url, chosen.limit, document["failures"])

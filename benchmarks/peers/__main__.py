@@ -56,13 +56,13 @@ def main(arguments: list[str]) -> int:
         where = lineup.served(stack, {peer.server for peer in wanted if peer.name not in skipped}, missing)
         where |= {"etcd": etcd.endpoint or "", "url": etcd.url}
         skipped |= {peer.name: missing[peer.server] for peer in wanted if peer.server in missing}
-        failed = [_compare(kinds.KINDS[name], etcd.version, where, skipped, chosen) for name in names]
+        failed = [_compare(kinds.KINDS[name], etcd, where, skipped, chosen) for name in names]
     return int(any(failed))
 
 
 def _compare(
     kind: kinds.Compared,
-    etcd: str,
+    etcd: server.Server,
     where: dict[str, str],
     skipped: dict[str, str],
     chosen: argparse.Namespace,
@@ -87,7 +87,7 @@ def _compare(
 
 def _run(
     kind: kinds.Compared,
-    etcd: str,
+    etcd: server.Server,
     where: dict[str, str],
     skipped: dict[str, str],
     chosen: argparse.Namespace,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import pathlib
 from typing import Any
 
@@ -13,8 +12,9 @@ from benchmarks.peers.rounds import Standing
 from coordkit.cli import terminal
 from coordkit.cli.bench import comparison, figures, machine
 from coordkit.cli.bench.contention import Plan
+from coordkit.cli.bench.server import Server
 
-SCHEMA = "coordkit-bench-peers/1"
+SCHEMA = "coordkit-bench-peers/2"
 _COLUMNS = (
     "", "promise", "{unit}/s", "ours is", "wait p50, ms", "hand-over p50, ms", "p99, ms", "Jain",
     "CPU each, us",
@@ -27,7 +27,7 @@ class Report:
 
     what: str
     unit: str
-    etcd: str
+    server: Server
     plan: Plan
     results: dict[str, list[Standing]]
     skipped: dict[str, str]
@@ -42,7 +42,9 @@ class Report:
         """Tables on standard output."""
         for scenario, standings in self.results.items():
             rows = [_row(one, ratio(standings, one)) for one in standings if one.rounds and not one.failure]
-            title = f"{self.what}, {scenario}: etcd {self.etcd}, median of {self.plan.repeats} rounds"
+            title = (
+                f"{self.what}, {scenario}: etcd {self.server.version}, median of {self.plan.repeats} rounds"
+            )
             terminal.Table(title, [each.format(unit=self.unit) for each in _COLUMNS], rows).show()
             for one in standings:
                 if one.failure:
@@ -55,12 +57,8 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "schema": SCHEMA,
-            "benchmark": f"{self.what}-peers",
+            **self.server.heading(SCHEMA, f"{self.what}-peers", self.load),
             "unit": self.unit,
-            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(self.load),
-            "etcd": self.etcd,
             "plan": attrs.asdict(self.plan),
             "skipped": self.skipped,
             "scenarios": {
@@ -154,7 +152,9 @@ def plot(report: Report, path: pathlib.Path) -> None:
     axes.set_xticks(range(len(report.results)), list(report.results))
     axes.set_yscale("log")
     axes.set_ylabel(f"{report.unit} per second")
-    axes.set_title(f"{report.what}, closed loop; etcd {report.etcd}, median of {report.plan.repeats} rounds")
+    axes.set_title(
+        f"{report.what}, closed loop; etcd {report.server.version}, median of {report.plan.repeats} rounds"
+    )
     axes.legend(fontsize="small", ncols=2)
     figure.tight_layout()
     figure.savefig(path)

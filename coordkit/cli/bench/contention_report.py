@@ -5,7 +5,6 @@ The JSON is described in `benchmarks/README.md`; its `schema` changes when a fie
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,12 +139,8 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "schema": SCHEMA,
-            "benchmark": self.primitive.name,
+            **self.server.heading(SCHEMA, self.primitive.name, self.load),
             "counts": self.primitive.counts,
-            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(self.load),
-            "etcd": {"version": self.server.version, "private": self.server.private},
             "plan": attrs.asdict(self.plan),
             "scenarios": [_scenario(result) for result in self.results],
             "bars": [bar.as_json() for bar in self.bars],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -135,15 +134,11 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """For programs."""
-        from coordkit.cli.bench import figures, machine
+        from coordkit.cli.bench import figures
 
         summary = figures.summary(self.rounds)
         return {
-            "schema": SCHEMA,
-            "benchmark": "queue",
-            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(self.load),
-            "etcd": {"version": self.server.version, "private": self.server.private},
+            **self.server.heading(SCHEMA, "queue", self.load),
             "plan": attrs.asdict(self.plan),
             "summary": {name: attrs.asdict(spread) for name, spread in summary.items()},
             "repeats": self.rounds,

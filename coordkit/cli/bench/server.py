@@ -6,15 +6,18 @@ Cost: one request for the version.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import http.client
 import json
 import os
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 
 from coordkit.cli import failure
+from coordkit.cli.bench import machine
 from coordkit.testing import EtcdFailed, EtcdNotFound, LocalEtcd
 
 
@@ -27,6 +30,16 @@ class Server:
     version: str
     private: bool
     pid: int | None = None  # only of our own
+
+    def heading(self, schema: str, benchmark: str, load: float) -> dict[str, Any]:
+        """How the document of a run on it begins; `load` is the machine's, before the run."""
+        return {
+            "schema": schema,
+            "benchmark": benchmark,
+            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "machine": machine.facts(load),
+            "etcd": {"version": self.version, "private": self.private},
+        }
 
     def cpu_ns(self) -> int | None:
         """The processor time that it has used so far; None where nobody tells."""

@@ -5,7 +5,6 @@ The JSON is described in `benchmarks/README.md`; its `schema` changes when a fie
 
 from __future__ import annotations
 
-import datetime
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -119,11 +118,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "schema": SCHEMA,
-            "benchmark": "topic",
-            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(self.load),
-            "etcd": {"version": self.server.version, "private": self.server.private},
+            **self.server.heading(SCHEMA, "topic", self.load),
             "plan": attrs.asdict(self.plan),
             "scenarios": [result.as_json() for result in self.results],
             "bars": [bar.as_json() for bar in self.bars],

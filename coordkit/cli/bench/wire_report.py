@@ -5,7 +5,6 @@ The JSON is described in `benchmarks/README.md`; its `schema` changes when a fie
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Sequence
 from typing import Any
 
@@ -63,11 +62,7 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """For programs."""
         return {
-            "schema": SCHEMA,
-            "benchmark": "wire",
-            "at": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "machine": machine.facts(self.load),
-            "etcd": {"version": self.server.version, "private": self.server.private},
+            **self.server.heading(SCHEMA, "wire", self.load),
             "scenarios": [_scenario(result) for result in self.results],
             "skipped": self.skipped,
             "bars": [bar.as_json() for bar in self.bars],
