@@ -16,6 +16,7 @@ import sys
 import textwrap
 import threading
 import time
+import typing
 from collections.abc import Callable, Iterator
 
 import hypothesis
@@ -112,6 +113,26 @@ def etcd_binary(etcd_exec: str) -> str:
 def etcd(etcd_proc: object) -> object:
     """A server for the whole run; who kills or pauses a server starts one for that."""
     return etcd_proc
+
+
+@pytest.fixture(scope="module")
+def shared_network(etcd_binary: str) -> Iterator[object]:
+    """A cluster of three whose members can be cut off from each other; where that cannot be had, a skip."""
+    from coordkit.testing import netns
+
+    if (why := netns.lacking()) is not None:
+        pytest.skip(f"NO NETWORK OF OUR OWN, nothing is cut off here: {why}")
+    quick = ("--heartbeat-interval=20", "--election-timeout=200")
+    with netns.NetnsCluster(3, etcd_binary, arguments=quick) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def networked(shared_network: typing.Any) -> typing.Any:
+    """The same, whole, with all members up."""
+    shared_network.heal()
+    shared_network.start()
+    return shared_network
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from coordkit.testing.certificates import Certificates
 from coordkit.testing.cluster import EtcdCluster
 from coordkit.testing.etcd_program import EtcdNotFound
 from coordkit.testing.etcd_server import EtcdFailed
-from coordkit.testing.faults import compact, expire, pause
+from coordkit.testing.faults import compact, expire, partition, pause
 from coordkit.testing.local_etcd import LocalEtcd
+from coordkit.testing.netns import NetnsCluster, NetworkFailed
 from coordkit.testing.proxy import FaultProxy
 
 __all__ = [
@@ -20,7 +21,10 @@ __all__ = [
     "EtcdNotFound",
     "FaultProxy",
     "LocalEtcd",
+    "NetnsCluster",
+    "NetworkFailed",
     "compact",
     "expire",
+    "partition",
     "pause",
 ]

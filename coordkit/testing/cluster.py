@@ -97,7 +97,7 @@ class EtcdCluster:
         self._started = False
 
     def __repr__(self) -> str:
-        return f"<EtcdCluster {','.join(self.endpoints) if self._started else 'stopped'}>"
+        return f"<{type(self).__name__} {','.join(self.endpoints) if self._started else 'stopped'}>"
 
     def __enter__(self) -> EtcdCluster:
         self.start()
@@ -218,20 +218,23 @@ class EtcdCluster:
             ports = iter(loopback.free_ports(2 * len(self.members)))
             for member in self.members:
                 member._client_port, member._peer_port = next(ports), next(ports)
-            everybody = ",".join(f"{member.name}={member._listening.peer_url}" for member in self.members)
-            for member in self.members:
-                member._initial_cluster = everybody
-                member._spawn()
             try:
-                for member in self.members:
-                    member._await_ready(limit)
-                return
+                return self._found(limit)
             except etcd_server.EtcdFailed:
                 if limit.expired or not any(member._lacks_port() for member in self.members):
                     raise
             for member in self.members:
                 member.kill()
                 shutil.rmtree(member.folder / "data", ignore_errors=True)
+
+    def _found(self, limit: deadline.Deadline) -> None:
+        """Start the members where they are to listen, as one new cluster."""
+        everybody = ",".join(f"{member.name}={member._listening.peer_url}" for member in self.members)
+        for member in self.members:
+            member._initial_cluster = everybody
+            member._spawn()
+        for member in self.members:
+            member._await_ready(limit)
 
     def _leader_now(self, limit: deadline.Deadline) -> Member | None:
         """Whom a majority names for one and the same term; a member that was cut off may name an old one."""

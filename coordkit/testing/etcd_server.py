@@ -67,7 +67,9 @@ class EtcdServer:
         self._version: str | None = None
         self._name = ""
         self._initial_cluster = ""
+        self._host = loopback.HOST
         self._client_port = self._peer_port = 0
+        self._enter: tuple[str, ...] = ()  # what runs the server somewhere else, as the same process
         self._lifeline: lifeline.Lifeline | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._log_start = 0
@@ -179,7 +181,7 @@ class EtcdServer:
     def _listening(self) -> listening.Listening:
         folder = self._lifeline.folder if self._lifeline else pathlib.Path()
         return listening.Listening(
-            self._client_port, self._peer_port, folder, self._launch.also_on, self._launch.tls
+            self._client_port, self._peer_port, folder, self._launch.also_on, self._launch.tls, self._host
         )
 
     def _limit(self) -> deadline.Deadline:
@@ -204,7 +206,7 @@ class EtcdServer:
             try:
                 # A session of its own: a Ctrl-C is for the program, which may still need its server.
                 self._server = subprocess.Popen(
-                    self._command(),
+                    [*self._enter, *self._command()],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -255,7 +257,7 @@ class EtcdServer:
 
     def _is_me(self) -> bool:
         """Whether it is our server that listens: on a port clash another one would look just as healthy."""
-        members = loopback.get_json(self._peer_port, "/members")
+        members = loopback.get_json(self._peer_port, "/members", host=self._host)
         return isinstance(members, list) and any(member.get("name") == self._name for member in members)
 
     def _is_ready(self) -> bool:

@@ -1,6 +1,6 @@
-"""What can be done to a session, a process and a history behind the back of those who use them.
+"""What can be done to a session, a process, a network and a history behind the back of those who use them.
 
-Cost: `expire` and `compact` one commit each; `pause` two signals.
+Cost: `expire` and `compact` one commit each; `pause` two signals; `partition` four short processes or more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from coordkit import coordinator, deadline, errors, session
 from coordkit.etcd import client as clients
 from coordkit.etcd import lease as leases
-from coordkit.testing import processes
+from coordkit.testing import cluster, netns, processes
 from coordkit.wire import messages
 
 RANGE = "/etcdserverpb.KV/Range"
@@ -57,6 +57,24 @@ def pause(process: Process | int) -> Iterator[None]:
     finally:
         with contextlib.suppress(ProcessLookupError):  # killed meanwhile
             processes.resume(pid)
+
+
+@contextlib.contextmanager
+def partition(of: netns.NetnsCluster, *members: cluster.Member) -> Iterator[None]:
+    """Cut members off from the others, both ways, until the end of the block; clients reach all of them.
+
+    Args:
+        of: The cluster; on one that is no `NetnsCluster` nobody can.
+        members: Who stands on one side.
+
+    Raises:
+        NetworkFailed: It could not be done.
+    """
+    of.cut_off(*members)
+    try:
+        yield
+    finally:
+        of.heal()
 
 
 def compact(coord: coordinator.Coordinator, revision: int | None = None) -> int:

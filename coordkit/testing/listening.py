@@ -25,25 +25,26 @@ _SOCKET_FILE = "etcd:1"
 
 @attrs.frozen
 class Listening:
-    """One server's places: 127.0.0.1, and `also_on` more of them."""
+    """One server's places: a host, mostly 127.0.0.1, and `also_on` more of them."""
 
     client_port: int
     peer_port: int
     folder: pathlib.Path
     also_on: tuple[str, ...] = ()
     tls: certificates.Certificates | None = None
+    host: str = loopback.HOST
 
     @property
     def client_urls(self) -> tuple[str, ...]:
         """For `--listen-client-urls`; the first one is good for `--advertise-client-urls`."""
         s = "s" if self.tls else ""
         places = {IPV6: f"http{s}://[::1]:{self.client_port}", UNIX: f"unix{s}://{_SOCKET_FILE}"}
-        return f"http{s}://127.0.0.1:{self.client_port}", *(places[where] for where in self.also_on)
+        return f"http{s}://{self.host}:{self.client_port}", *(places[where] for where in self.also_on)
 
     @property
     def peer_url(self) -> str:
         """For its peers, who speak in the clear."""
-        return f"http://127.0.0.1:{self.peer_port}"
+        return f"http://{self.host}:{self.peer_port}"
 
     @property
     def endpoints(self) -> tuple[str, ...]:
@@ -51,12 +52,12 @@ class Listening:
         scheme = "https://" if self.tls else ""
         socket_url = f"unix{'s' if self.tls else ''}://{self.folder / _SOCKET_FILE}"
         places = {IPV6: f"{scheme}[::1]:{self.client_port}", UNIX: socket_url}
-        return f"{scheme}127.0.0.1:{self.client_port}", *(places[where] for where in self.also_on)
+        return f"{scheme}{self.host}:{self.client_port}", *(places[where] for where in self.also_on)
 
     def is_healthy(self) -> bool:
         """Whether it serves requests; that takes a leader."""
         context = self.tls.unverified_context() if self.tls else None
-        health = loopback.get_json(self.client_port, "/health", context)
+        health = loopback.get_json(self.client_port, "/health", context, self.host)
         return isinstance(health, dict) and str(health.get("health")).lower() == "true"
 
 

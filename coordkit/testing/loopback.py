@@ -13,6 +13,8 @@ import ssl
 
 from coordkit import errors
 
+HOST = "127.0.0.1"
+
 #: Below what Linux (32768) and macOS (49152) give to outgoing connections: up there a client that dials a
 #: server that is down can be given the server's own port, connect to itself, and keep the server out.
 _PORTS = range(15_000, 32_000)
@@ -25,7 +27,7 @@ def free_ports(count: int) -> list[int]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind(("127.0.0.1", port))
+                probe.bind((HOST, port))
             except OSError:
                 continue
         ports.append(port)
@@ -44,18 +46,19 @@ def has_ipv6() -> bool:
     return True
 
 
-def get_json(port: int, path: str, context: ssl.SSLContext | None = None) -> object:
-    """What a loopback server says at `path`; None when it says nothing that we understand.
+def get_json(port: int, path: str, context: ssl.SSLContext | None = None, host: str = HOST) -> object:
+    """What a server of ours says at `path`; None when it says nothing that we understand.
 
     Args:
-        port: On 127.0.0.1.
+        port: Of the host.
         path: Of the URL.
         context: For a server that speaks TLS.
+        host: Where it is, if not on loopback.
     """
     connection = (
-        http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+        http.client.HTTPConnection(host, port, timeout=1.0)
         if context is None
-        else http.client.HTTPSConnection("127.0.0.1", port, timeout=1.0, context=context)
+        else http.client.HTTPSConnection(host, port, timeout=1.0, context=context)
     )
     try:
         connection.request("GET", path)

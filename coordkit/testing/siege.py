@@ -6,7 +6,7 @@
 Members are threads, two to a coordinator, one coordinator of each play behind a proxy that cuts connections.
 The seed decides which faults come, and whom they hit.  What everybody was told is judged in the end by the
 checkers; besides, no call may have taken longer than any caller's deadline, and no key may be left that
-nobody has any use for.
+nobody has any use for.  On a `NetnsCluster` members are cut off from each other, too.
 
 In the end the members are asked for all keys, each alone.  Where they do not agree, etcd itself has lost its
 consistency, as 3.5.0 to 3.5.2 do in a crash, and whatever else was found says nothing of coordkit.
@@ -38,8 +38,8 @@ from collections.abc import Callable, Iterator, Mapping
 import attrs
 
 from coordkit import coordinator, deadline, errors
+from coordkit.testing import besieger, direct, history, netns, plays, proxy, trial
 from coordkit.testing import cluster as clusters
-from coordkit.testing import direct, faults, history, plays, proxy, trial
 from coordkit.testing.history import Kind, Result
 from coordkit.testing.recorder import Recorder
 from coordkit.wire import messages
@@ -56,7 +56,6 @@ REST_S = 1.0  # between two turns of those that are in no hurry, at most
 LONGEST_S = 45.0  # no call has a deadline later than that
 SHOWN = 10  # violations of a play, to people
 SETTLE_S = 10.0  # how long a member may be behind the others when nothing happens any more
-ALARM = "/etcdserverpb.Maintenance/Alarm"
 RANGE = "/etcdserverpb.KV/Range"
 
 #: What is counted of a play: calls of this kind that ended well.
@@ -179,9 +178,12 @@ class Camp:
             thread.join(max(0.0, end_s - time.monotonic()))
         if any(thread.is_alive() for thread in self._crew):
             self.broken.append("hang: a member did not come to an end")
-        with coordinator.connect(url, ttl=TTL_S, namespace=self._namespace) as coord:
-            plays.finish(self.play, coord, self._recorder.witness(plays.END))
-            self.broken += trial.left_behind(coord, self._namespace, self.play, TTL_S + 3)
+        try:
+            with coordinator.connect(url, ttl=TTL_S, timeout=LONGEST_S, namespace=self._namespace) as coord:
+                plays.finish(self.play, coord, self._recorder.witness(plays.END))
+                self.broken += trial.left_behind(coord, self._namespace, self.play, TTL_S + 3)
+        except errors.CoordError as error:
+            self.broken.append(f"error: nobody could look at what is left: {type(error).__name__}: {error}")
         for coord in self.coords:
             coord.close()
         self._outside.close()
@@ -237,12 +239,14 @@ class Siege:
                 each.start()
             try:
                 self._camps = list(self._pitch(pathlib.Path(folder)))
+                coords = [coord for camp in self._camps for coord in camp.coords]
+                enemy = besieger.Besieger(self._cluster, self._proxies, coords, self._chance)
                 while seconds is None or time.monotonic() - begun_s < seconds:
                     enough = faults is not None and self._counts.total() >= faults
                     if enough and all(self._done(name) >= least for name, least in self._volumes.items()):
                         break
                     time.sleep(self._calm_s)
-                    self._strike(self._chance.choice(list(FAULTS)))
+                    self._counts.update(filter(None, [enemy.strike()]))
                 time.sleep(self._calm_s)
                 self._end()
                 agree = agreed(self._cluster)
@@ -300,110 +304,14 @@ class Siege:
         for thread in endings:
             thread.join()
 
-    def _strike(self, kind: str) -> None:
-        try:
-            FAULTS[kind](self)
-        except errors.CoordError:
-            pass  # whom it was meant for has not yet got over the one before
-        else:
-            self._counts[kind] += 1
-        self._cluster.leader(60)  # whom it has hurt is well again
 
-    # What can be done.
-
-    def kill_member(self) -> None:
-        """Any of the three, for a second."""
-        self._kill([self._chance.choice(self._cluster.members)])
-
-    def kill_leader(self) -> None:
-        """The leader, until another leads."""
-        leader = self._cluster.leader(60)
-        leader.kill()
-        self._cluster.leader(60)
-        leader.start()
-
-    def kill_all(self) -> None:
-        """All three, at the same time."""
-        self._kill(list(self._cluster.members))
-
-    def _kill(self, members: list[clusters.Member]) -> None:
-        for member in members:
-            member.kill()
-        time.sleep(self._chance.uniform(0, 1))
-        starting = [threading.Thread(target=member.start) for member in members]
-        for thread in starting:
-            thread.start()
-        for thread in starting:
-            thread.join()
-
-    def pause_leader(self) -> None:
-        """SIGSTOP, for longer than the TTL of the sessions."""
-        leader = self._cluster.leader(60)
-        with faults.pause(leader):
-            time.sleep(self._chance.uniform(1, 4))
-
-    def move_leader(self) -> None:
-        """Another one leads, in good order."""
-        self._cluster.move_leader()
-
-    def end_session(self) -> None:
-        """A lease is revoked."""
-        camp = self._chance.choice(self._camps)
-        faults.expire(self._chance.choice(camp.coords).session)
-
-    def compact(self) -> None:
-        """History goes."""
-        faults.compact(self._camps[0].coords[0])
-
-    def fill_up(self) -> None:
-        """NOSPACE for a while: etcd refuses what puts."""
-        member = self._cluster.leader(60)
-        raised = messages.AlarmRequest(action=messages.AlarmRequest.ACTIVATE, alarm=1)
-        direct.ask(member, ALARM, raised, messages.AlarmResponse)
-        try:
-            time.sleep(self._chance.uniform(0.2, 1.0))
-        finally:
-            self._end_alarm()
-
-    def _end_alarm(self) -> None:
-        """Until somebody has heard it: nothing would ever be put again."""
-        ended = messages.AlarmRequest(action=messages.AlarmRequest.DEACTIVATE, alarm=1)
-        limit = deadline.Deadline.after(60)
-        while True:
-            try:
-                direct.ask(self._cluster.leader(60), ALARM, ended, messages.AlarmResponse)
-                return
-            except errors.CoordError:
-                if limit.expired:
-                    raise
-                time.sleep(0.2)
-
-    def reset_connections(self) -> None:
-        """Half of the clients lose theirs."""
-        for each in self._proxies:
-            each.reset()
-
-    def swallow_replies(self) -> None:
-        """What half of the clients ask for happens, and nobody hears of it; then they are cut off."""
-        for each in self._proxies:
-            each.drop_reply_after_commit()
-        time.sleep(self._chance.uniform(0.2, 1.0))
-        for each in self._proxies:
-            each.heal()
-
-
-FAULTS: dict[str, Callable[[Siege], None]] = {
-    "member killed": Siege.kill_member,
-    "leader killed": Siege.kill_leader,
-    "all killed": Siege.kill_all,
-    "leader paused": Siege.pause_leader,
-    "leader moved": Siege.move_leader,
-    "lease revoked": Siege.end_session,
-    "compaction": Siege.compact,
-    "out of space": Siege.fill_up,
-    "connections reset": Siege.reset_connections,
-    "replies swallowed": Siege.swallow_replies,
-}
+def any_cluster() -> clusters.EtcdCluster:
+    """Three members, with a network of their own if they can have one here; if not, people are told why."""
+    why = netns.lacking()
+    if why is None:
+        return netns.NetnsCluster(3)
+    sys.stderr.write(f"No member will be cut off from the others: {why}\n")
+    return clusters.EtcdCluster(3)
 
 
 def agreed(on: clusters.EtcdCluster) -> bool:
@@ -436,7 +344,7 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
 
     seconds = 60.0 if chosen.faults is None and chosen.seconds is None else chosen.seconds
-    with clusters.EtcdCluster(3) as cluster:
+    with any_cluster() as cluster:
         report = Siege(cluster, chosen.seed, tuple(chosen.plays)).run(chosen.faults, seconds)
     if chosen.json is not None:
         chosen.json.write_text(report.as_json())

@@ -17,7 +17,6 @@ import collections
 import pathlib
 import sys
 
-from coordkit.testing import cluster as clusters
 from coordkit.testing import etcd_program, siege
 
 CALM_S = 4.0  # between two faults: what is to be reached is mostly volume
@@ -98,7 +97,7 @@ def main(arguments: list[str]) -> int:
             break
         seed = chosen.seed + len(reports)
         name = f"part-{len(reports) + 1:03}"
-        with clusters.EtcdCluster(3) as cluster:
+        with siege.any_cluster() as cluster:
             if cluster.version in etcd_program.INCONSISTENT:
                 sys.stdout.write(
                     f"etcd {cluster.version} can lose its consistency when members crash, and a soak crashes "
