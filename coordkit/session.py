@@ -98,17 +98,23 @@ class Session(leased.LeasedKeys):
         Cost: 2 commits, and 1 message for the watch.
         """
         deadline = deadline or link.client.deadline(None)
-        granted_s = boottime()  # before it is sent
-        lease_id, ttl_s = leases.grant(link.client, terms.ttl_s, deadline)
-        session = cls(link, terms, lease_id, ttl_s, granted_s)
-        try:
-            session._begin(deadline)
-        except BaseException:
-            session._end(State.CLOSED, "it could not be opened", revoke=False)
-            # In the background: the caller's time may be up.
-            session.defer(lambda: session._revoke(NEVER.sooner(link.client.options.timeout_s)))
-            raise
-        return session
+        while True:
+            granted_s = boottime()  # before it is sent
+            lease_id, ttl_s = leases.grant(link.client, terms.ttl_s, deadline)
+            session = cls(link, terms, lease_id, ttl_s, granted_s)
+            try:
+                session._begin(deadline)
+                return session
+            except BaseException as error:
+                session._discard()
+                # A grant's reply can take longer than the lease lasts.
+                if not isinstance(error, _LEASE_IS_OVER) or deadline.expired:
+                    raise
+
+    def _discard(self) -> None:
+        self._end(State.CLOSED, "it could not be opened", revoke=False)
+        # In the background: the caller's time may be up.
+        self.defer(lambda: self._revoke(NEVER.sooner(self.client.options.timeout_s)))
 
     def _begin(self, deadline: Deadline) -> None:
         self._heart.order("add", self._pulse)
@@ -400,6 +406,10 @@ class _KeyWatch:
 
     def on_refused(self, error: errors.CoordError) -> None:
         _log.warning("%r: its key cannot be watched: %s", self._session, error)
+
+
+#: What a new session's first write is told when its lease has run out before.
+_LEASE_IS_OVER = (errors.LeaseNotFound, errors.SessionLost)
 
 
 def _is_foreign(owner: threading.Thread) -> bool:

@@ -18,7 +18,8 @@ from coordkit import errors
 from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import heart as hearts
-from coordkit.testing import LocalEtcd
+from coordkit.testing import FaultProxy, LocalEtcd
+from coordkit.wire import messages
 
 LONG_S = 6  # a server that is killed and started again answers well within half of this
 SHORT_S = 2
@@ -332,3 +333,35 @@ class TestHeart:
                 assert session.lost.wait(15)
 
         assert 2 <= len(dials) <= 100
+
+
+def test_a_session_is_opened_though_the_first_lease_ran_out_before_anybody_heard_of_it(
+    server, eventually, namespace
+):
+    """
+    The reply to its grant is held back for longer than the lease lasts: another one is granted.
+    """
+    with (
+        FaultProxy(server.endpoint) as proxy,
+        coordkit.connect(server.url) as near,
+        coordkit.connect(proxy.url, namespace=namespace, ttl=60, timeout=60) as far,
+    ):
+
+        def leases() -> set[int]:
+            asked, told = messages.LeaseLeasesRequest(), messages.LeaseLeasesResponse
+            found = near.client.unary("/etcdserverpb.Lease/LeaseLeases", asked, told, Deadline.after(10))
+            return {each.ID for each in found.leases}
+
+        before = leases()
+        opened: list[coordkit.Session] = []
+        opening = threading.Thread(target=lambda: opened.append(far.new_session(ttl=2)))
+        proxy.half_open(requests=False)
+        opening.start()
+        first = eventually(lambda: leases() - before, within_s=30)
+        eventually(lambda: not leases() & first, within_s=30)
+        proxy.heal()
+        opening.join()
+
+        assert opened[0].alive
+        assert opened[0].lease_id not in first
+        opened[0].close()
