@@ -20,18 +20,8 @@ from coordkit.cli import failure, terminal
 Series = dict[tuple[str, str], list[float]]  # by scenario and figure
 _LEAST_FOR_QUARTILES = 3
 #: Which figures are shown, and judged where ranges must meet; the rest is in the JSON.
-_TOLD = (
-    "_per_s",
-    "_p50_us",
-    "_p99_us",
-    "_p50_x",
-    "_p99_x",
-    "cycle_x",
-    "ours_x",
-    "cpu_us",
-    "_mib",
-    "successor_s",
-)
+_TOLD = ("_per_s", "_p50_us", "_p99_us", "_x", "cpu_us", "_mib", "successor_s")
+_UNTOLD = ("_p95_x", "_p999_x", "_max_x")
 
 
 def series(document: dict[str, Any]) -> Series:
@@ -40,6 +30,8 @@ def series(document: dict[str, Any]) -> Series:
     for scenario in document.get("scenarios", []):
         for client, rounds in scenario.get("rounds", {}).items():
             _collect(found, f"{scenario['name']}, {client}", rounds)
+        for peer, pairs in scenario.get("pairs", {}).items():
+            _collect(found, f"{scenario['name']}, by {peer}'s", pairs)
         _collect(found, scenario["name"], scenario.get("repeats", []))
     _collect(found, "", document.get("repeats", []))
     return found
@@ -100,7 +92,7 @@ def overlap(one: Sequence[float], other: Sequence[float]) -> bool | None:
 
 def told(compared: Sequence[Compared]) -> list[Compared]:
     """Those that a comparison shows, and that --strict judges."""
-    return [each for each in compared if each.figure.endswith(_TOLD)]
+    return [each for each in compared if each.figure.endswith(_TOLD) and not each.figure.endswith(_UNTOLD)]
 
 
 def show(compared: Sequence[Compared]) -> None:

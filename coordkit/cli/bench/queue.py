@@ -25,13 +25,12 @@ exit status: 0; 1 when an item was lost, came twice or out of order; 69 when the
 
 SCHEMA = "coordkit-bench-queue/1"
 
-#: A figure, what it is compared with, and how many times that it must be.
+#: A bar's name; its figure, which is one rate by another; how much that must be at least.
 _BARS = (
-    ("put_many", "put_many_per_s", "put_per_s", 20),
-    ("claim_many and ack", "claim_ack_per_s", "peer_get_per_s", 20),
-    ("concurrent puts", "concurrent_puts_per_s", "concurrent_uncoalesced_per_s", 3),
+    ("put_many", "put_many_x", "put_many_per_s", "put_per_s", 20),
+    ("claim_many and ack", "claim_ack_x", "claim_ack_per_s", "peer_get_per_s", 20),
+    ("concurrent puts", "concurrent_puts_x", "concurrent_puts_per_s", "concurrent_uncoalesced_per_s", 3),
 )
-
 _SWEPT = ("concurrent_puts_per_s", "concurrent_uncoalesced_per_s")
 
 
@@ -69,7 +68,8 @@ def _measure(arguments: argparse.Namespace) -> Report:
         try:
             for number in range(arguments.repeats):
                 progress.begin(f"round {number + 1}")
-                rounds.append(queue_rounds.measure(etcd.url, load))
+                found = queue_rounds.measure(etcd.url, load)
+                rounds.append(found | {name: found[one] / found[other] for _, name, one, other, _ in _BARS})
                 for count, own in sweep.items():
                     # As many puts in all.
                     part = attrs.evolve(load, callers=count, each=load.callers * load.each // count)
@@ -104,10 +104,8 @@ class Report:
         """What a release must reach."""
         from coordkit.cli.bench import bars, figures
 
-        return [
-            bars.Bar(name, figures.Spread.of([each[one] / each[other] for each in self.rounds]).median, least)
-            for name, one, other, least in _BARS
-        ]
+        summary = figures.summary(self.rounds)
+        return [bars.Bar(name, summary[figure].median, least) for name, figure, _, _, least in _BARS]
 
     def show(self) -> None:
         """To standard output, for people."""
@@ -115,10 +113,10 @@ class Report:
 
         title = f"queue on etcd {self.server.version}, items of 100 bytes"
         rows = [
-            [name, f"{spread.median:,.0f}", f"{spread.low:,.0f} - {spread.high:,.0f}"]
+            [name, spread.text("{:,.2f}" if name.endswith("_x") else "{:,.0f}")]
             for name, spread in figures.summary(self.rounds).items()
         ]
-        terminal.Table(title, ["", "median", "spread"], rows).show()
+        terminal.Table(title, ["", "median (lowest to highest)"], rows).show()
         if self.sweep:
             swept = {count: figures.summary(repeats) for count, repeats in self.sweep.items()}
             rows = [[name, *(f"{found[name].median:,.0f}" for found in swept.values())] for name in _SWEPT]

@@ -94,12 +94,16 @@ def _measure(server: Server, plan: Plan, subscribers: int, progress: terminal.Pr
             teams[0].serial(result)
             for team, pair in zip(teams, pairs, strict=True):
                 team.batches(result)
+                result.add(f"{team.kind}_x", result.last(f"{team.kind}_per_s") / result.last("serial_per_s"))
                 team.paced(result, f"{team.kind}_to_all_p50_us")
                 if floor is not None:
                     put, seen = hired.work({each: {"samples": plan.samples} for each in floor}, _LIMIT_S)
                     result.add("floor_p50_us", _p50_us(put, seen))
                 pair.paced(result, f"{pair.kind}_p50_us")
-            progress.end(f"{result.found['retained_per_s'][-1]:,.0f} messages/s to each")
+                if floor is not None:
+                    times = result.last(f"{pair.kind}_p50_us") / result.last("floor_p50_us")
+                    result.add(f"{pair.kind}_p50_x", times)
+            progress.end(f"{result.last('retained_per_s'):,.0f} messages/s to each")
     return result
 
 

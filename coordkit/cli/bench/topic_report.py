@@ -48,8 +48,8 @@ class Result:
     def add(self, name: str, value: float) -> None:
         self.found.setdefault(name, []).append(value)
 
-    def median(self, name: str) -> float:
-        return statistics.median(self.found[name])
+    def last(self, name: str) -> float:
+        return self.found[name][-1]
 
     @property
     def bars(self) -> list[Bar]:
@@ -58,10 +58,10 @@ class Result:
         for kind in KINDS:
             name = f"{self.name}, {kind}"
             if self.subscribers <= _MOST:
-                rate = self.median(f"{kind}_per_s") / self.median("serial_per_s")
+                rate = statistics.median(self.found[f"{kind}_x"])
                 bars.append(Bar(f"{name}: messages/s by serial puts/s", rate, least=5))
-            if "floor_p50_us" in self.found:
-                delivery = self.median(f"{kind}_p50_us") / self.median("floor_p50_us")
+            if deliveries := self.found.get(f"{kind}_p50_x"):
+                delivery = statistics.median(deliveries)
                 bars.append(Bar(f"{name}: delivery p50 by its floor", delivery, most=2))
         return bars
 

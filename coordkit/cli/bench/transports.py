@@ -22,6 +22,7 @@ from coordkit.cli.bench.server import Server
 from coordkit.testing.history import clock_ns
 
 OURS = "coordkit"
+RATIOS = ("puts_per_s", "cpu_us")  # which are told as ours by theirs
 _WARM_UP_S = 0.4
 _HEAD_START_NS = 50_000_000
 
@@ -49,9 +50,13 @@ class Result:
         return figures.summary(self.rounds[client])
 
     def ratio(self, peer: str, figure: str) -> Spread:
+        """Ours by theirs, over all pairs."""
+        return Spread.of([pair[f"{figure}_x"] for pair in self.pairs(peer)])
+
+    def pairs(self, peer: str) -> list[Figures]:
         """Ours by theirs, pair by pair."""
-        pairs = zip(self.rounds[OURS], self.rounds[peer], strict=True)
-        return Spread.of([ours[figure] / theirs[figure] for ours, theirs in pairs])
+        both = zip(self.rounds[OURS], self.rounds[peer], strict=True)
+        return [{f"{each}_x": ours[each] / theirs[each] for each in RATIOS} for ours, theirs in both]
 
 
 def peer(name: str) -> tuple[str | None, str | None]:

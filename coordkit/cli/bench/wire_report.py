@@ -14,12 +14,11 @@ from coordkit.cli import terminal
 from coordkit.cli.bench import machine
 from coordkit.cli.bench.bars import Bar
 from coordkit.cli.bench.server import Server
-from coordkit.cli.bench.transports import OURS, Result
+from coordkit.cli.bench.transports import OURS, RATIOS, Result
 
 SCHEMA = "coordkit-bench-wire/1"
 _LEAST = {("threads", 1): 1.2, ("threads", 64): 2.0, ("gevent", 1): 1.4, ("gevent", 64): 2.7}
 _COLUMNS = ("", "client", "puts/s", "p50, ms", "p99, ms", "CPU per put, us")
-_RATIOS = ("puts_per_s", "cpu_us")
 
 
 @attrs.frozen
@@ -81,14 +80,14 @@ def _rows(result: Result) -> list[list[str]]:
         cells += [found[figure].text("{:,.2f}", 1e3) for figure in ("put_p50_us", "put_p99_us")]
         rows.append([result.scenario.name, client, *cells, found["cpu_us"].text("{:,.0f}")])
     for peer in _peers(result):
-        rate, cpu = (result.ratio(peer, figure).text("{:.2f}x") for figure in _RATIOS)
+        rate, cpu = (result.ratio(peer, figure).text("{:.2f}x") for figure in RATIOS)
         rows.append(["", f"by {peer}'s", rate, "", "", cpu])
     return rows
 
 
 def _scenario(result: Result) -> dict[str, Any]:
     ratios = {
-        peer: {figure: attrs.asdict(result.ratio(peer, figure)) for figure in _RATIOS}
+        peer: {figure: attrs.asdict(result.ratio(peer, figure)) for figure in RATIOS}
         for peer in _peers(result)
     }
     return {
@@ -97,4 +96,5 @@ def _scenario(result: Result) -> dict[str, Any]:
         "in_flight": result.scenario.in_flight,
         "rounds": result.rounds,
         "ratios": ratios,
+        "pairs": {peer: result.pairs(peer) for peer in _peers(result)},
     }
