@@ -249,6 +249,14 @@ class TestOutputs:
         assert self.run([[10.0, 11, 12], second], "--twice", "--strict") == status
         assert self.run([[10.0, 11, 12], second], "--twice") == 0
 
+    def test_a_figure_of_which_nothing_can_be_said_is_counted(self, capsys):
+        """
+        Two repeats have no quartiles.
+        """
+        self.run([[10.0, 11], [10.0, 11]], "--twice")
+
+        assert "0 of 0 do not overlap; of 1 figures there are too few repeats" in capsys.readouterr().out
+
     def test_a_broken_rule_in_either_run_fails_both(self):
         """
         Whatever the figures are.

@@ -113,4 +113,5 @@ def show(compared: Sequence[Compared]) -> None:
     terminal.Table("beside the earlier run, medians", columns, rows).show()
     apart = sum(each.overlap is False for each in shown)
     few = sum(each.overlap is None for each in shown)
-    print(f"interquartile ranges: {apart} of {len(shown) - few} do not overlap")
+    unknown = f"; of {few} figures there are too few repeats to say" if few else ""
+    print(f"interquartile ranges: {apart} of {len(shown) - few} do not overlap{unknown}")
