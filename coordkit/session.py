@@ -107,8 +107,9 @@ class Session(leased.LeasedKeys):
                 return session
             except BaseException as error:
                 session._discard()
-                # A grant's reply can take longer than the lease lasts.
-                if not isinstance(error, _LEASE_IS_OVER) or deadline.expired:
+                # A grant's reply can take longer than the lease lasts; one that was ended is another matter.
+                ran_out = isinstance(error, errors.LeaseNotFound) and session._pulse.deadline_s <= boottime()
+                if not ran_out or deadline.expired:
                     raise
 
     def _discard(self) -> None:
@@ -164,12 +165,16 @@ class Session(leased.LeasedKeys):
         return self.state in (State.ACTIVE, State.SUSPENDED)
 
     def remaining(self) -> float:
-        """Seconds for which the lease certainly lives, seen from here; 0 when lost."""
+        """Seconds for which the lease certainly lives, seen from here; 0 when lost, and from then on."""
         if self._pid != os.getpid() or self._state is State.LOST:
             return 0.0
         if self._state is State.CLOSED and not self._runs_out:
             return 0.0
-        return max(0.0, self._pulse.deadline_s - boottime())
+        while (left_s := self._pulse.deadline_s - boottime()) <= 0:
+            self.look()  # who is told that its time is up drops what it held: an answer now comes too late
+            if self.is_over:
+                return 0.0
+        return left_s
 
     def check(self) -> None:
         """Raise unless the lease certainly lives.  No I/O: cheap enough for an inner loop.
@@ -406,10 +411,6 @@ class _KeyWatch:
 
     def on_refused(self, error: errors.CoordError) -> None:
         _log.warning("%r: its key cannot be watched: %s", self._session, error)
-
-
-#: What a new session's first write is told when its lease has run out before.
-_LEASE_IS_OVER = (errors.LeaseNotFound, errors.SessionLost)
 
 
 def _is_foreign(owner: threading.Thread) -> bool:

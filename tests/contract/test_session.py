@@ -18,7 +18,7 @@ from contract.players import Attempt, expire, queue_up, wait_until
 
 import coordkit
 from coordkit import errors
-from coordkit.deadline import Deadline
+from coordkit.deadline import Deadline, boottime
 from coordkit.etcd import heart as hearts
 from coordkit.etcd import kv, watch
 from coordkit.wire import messages
@@ -359,6 +359,23 @@ class TestLoss:
 
         assert session.lost.wait(15)
         assert coord.kv.get(session.key) is None
+
+    def test_an_answer_that_comes_when_its_time_was_up_revives_nobody(self, coord):
+        """
+        Who was told that a lock is not held drops it; nobody would ever release it.
+        """
+        session = coord.new_session(ttl=60)
+        lock = coordkit.Lock(session, "job")
+        lock.acquire()
+        key = lock.key
+        session._pulse.deadline_s = boottime()  # as if no renewal had been answered
+
+        assert not lock.held
+        session._pulse.note_answer(boottime(), 60)
+
+        assert not lock.held
+        assert session.state is coordkit.State.LOST
+        wait_until(lambda: coord.kv.get(key) is None)
 
     def test_the_heart_finds_out_without_a_watch(self, short):
         """
