@@ -55,8 +55,8 @@ class TestPoints:
         """
         As the server sees them.
         """
-        monkeypatch.setattr(axes, "_TTL_S", 2)
-        with coordkit.connect(server.url, ttl=2) as coord:
+        monkeypatch.setattr(axes, "_TTL_S", 4)
+        with coordkit.connect(server.url, ttl=4) as coord:
             found = axes.sessions(coord, 20)
 
         assert (found["watch_streams"], found["lease_streams"]) == (1, 1)

@@ -569,7 +569,7 @@ class TestCrashes:
 
     def crash(self, etcd, primitive, crashed=2):
         server = Server(etcd.url, etcd.endpoint, etcd.version, private=True, pid=etcd.pid)
-        scenario = primitives.Scenario("processes", 2, primitive, ttl_s=2)
+        scenario = primitives.Scenario("processes", 2, primitive, ttl_s=4)
         return crashes.measure(
             server, scenario, contention.Plan(crashes=crashed), terminal.Progress(crashed)
         )
