@@ -24,6 +24,7 @@ import weakref
 from coordkit import errors, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
+from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
 from coordkit.recipes import locklike
@@ -359,7 +360,7 @@ class CohortLock(locklike.OnLine):
     def _take(self, deadline: Deadline) -> locklike.Held:
         try:
             cohort = self._cohort(deadline)
-        except errors.Unavailable:
+        except clients.OUTAGE:
             cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
         local = Local()
         self._waits[local] = functools.partial(cohort.rouse, local)

@@ -18,6 +18,7 @@ import typing
 from coordkit import errors, keys, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
+from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
 from coordkit.session import Session
@@ -122,7 +123,9 @@ class LockLike(abc.ABC):
             return tried is not None
         try:
             self._keep(self._take_unless_cancelled(deadline.sooner(math.inf)))
-        except (errors.DeadlineExceeded, errors.Unavailable):
+        except clients.OUTAGE:
+            if deadline.at_s == math.inf:
+                raise  # who waits for ever is never told False
             return False  # an outage, too, was waited out as long as there was time
         return True
 
@@ -160,7 +163,8 @@ class LockLike(abc.ABC):
         self.released_revision = held.give_back()
 
     def __enter__(self: L) -> L:
-        self.acquire()
+        if not self.acquire():
+            raise errors.AcquireTimeout(f"{self} was not acquired")  # nobody enters who does not hold it
         return self
 
     def __exit__(

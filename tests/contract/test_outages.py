@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from contract.players import Attempt, expire, queue_up, wait_until
+from contract.players import Attempt, Call, expire, queue_up, wait_until
 
 import coordkit
 from coordkit import errors
@@ -214,6 +214,40 @@ class TestCallsMeanwhile:
         with pytest.raises((errors.Unavailable, errors.DeadlineExceeded), match=server.endpoint):
             coord.new_session()
         server.resume()
+
+    def test_who_waits_gives_up_with_its_own_time_not_with_a_requests(self, server, coord):
+        """
+        An outage that outlasts a request's timeout, before there is a session: nobody is told False, and
+        nobody enters, until it is over.
+        """
+        locks = {
+            "lock": coord.lock("a"),
+            "cohort lock": coord.cohort_lock("b"),
+            "semaphore": coord.semaphore("c", limit=1),
+            "reader": coord.rwlock("d").read,
+            "several": coord.multilock(["e", "f"]),
+        }
+        server.pause()
+        waits = {f"{name}, for ever": Call(lock.acquire) for name, lock in locks.items()}
+        waits |= {
+            "a block": Call(lambda: coord.lock("g").__enter__().check()),
+            "with a timeout": Call(coord.lock("h").acquire, timeout=60),
+            "election": Call(coord.election("i").campaign),
+            "latch": Call(coord.latch("j", 1).wait, timeout=60),
+        }
+
+        threading.Event().wait(3 * coord.settings.options.timeout_s)
+
+        early = {name: (wait.result, wait.error) for name, wait in waits.items() if wait.over.is_set()}
+        server.resume()
+        assert not early
+        coord.latch("j", 1).count_down()
+        for name, wait in waits.items():
+            wait.end()
+            assert wait.error is None, (name, wait.error)
+        assert all(lock.held for lock in locks.values())
+        for lock in locks.values():
+            lock.release()
 
     @pytest.mark.parametrize("fault", list(FAULTS))
     def test_closing_is_bounded(self, server, fault):
