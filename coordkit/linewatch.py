@@ -55,6 +55,15 @@ class Watched:
         guide.followers.append(ticket)
         return guide
 
+    def covers(self, ticket: Ticket) -> bool:
+        """Whether `on_gone` of a ticket will be told of its end, unless `on_missed` is told first."""
+        with self._lock:
+            return self._is_covered(ticket)
+
+    def _is_covered(self, ticket: Ticket) -> bool:
+        """Whether every deletion since the ticket's snapshot has been, or will be, told."""
+        return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision
+
     def listen(self) -> None:
         """Be told of deletions although nobody waits in this line."""
         if self._feed is None:
@@ -114,6 +123,9 @@ class Watched:
                 self._feed = None
                 self._covered_from = None
             self._wake_all()
+            for ticket in self._tickets.values():
+                if ticket.on_missed is not None:
+                    ticket.on_missed()
 
     def _wake_all(self) -> None:
         for ticket in self._tickets.values():
@@ -125,7 +137,7 @@ class Watched:
             self._tickets.pop(ticket.key, None)
             ticket.phase = Phase.LEFT
             ticket.tell_followers()
-            ticket.on_gone = None
+            ticket.on_gone = ticket.on_missed = None
             if self._feed is not None and not self._drop_pending:
                 self._drop_pending = True
                 self.link.attendant.after(LINGER_S, attendants.weakly(self._drop_watch))

@@ -76,6 +76,8 @@ class Ticket:
         self.is_far = False
         #: Once it is held: whom to tell of a foreign deletion.
         self.on_gone: typing.Callable[[str], None] | None = None
+        #: And whom to tell that such a deletion may have been missed.
+        self.on_missed: typing.Callable[[], None] | None = None
 
     @property
     def stands(self) -> bool:

@@ -212,10 +212,6 @@ class Line(linewatch.Watched):
         if ticket.is_free or (self._told_of_us and self._is_covered(ticket)):
             ticket.phase = Phase.READY
 
-    def _is_covered(self, ticket: Ticket) -> bool:
-        """Whether every deletion since the ticket's snapshot has been, or will be, told."""
-        return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision
-
     def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
         """Sleep until something may have changed; open what must be watched; read what cannot be known."""
         if ticket.phase is Phase.JOINING:
@@ -476,5 +472,5 @@ def through_outages(action: typing.Callable[[], T], deadline: Deadline) -> T:
     while True:
         try:
             return action()
-        except errors.Unavailable as error:
+        except clients.OUTAGE as error:  # also one that outlasts a limit of the action's own
             pause_s = clients.pause(pause_s, deadline, errors.AcquireTimeout(str(error), error.outcome))

@@ -3,7 +3,8 @@
 Status: stable.
 Source: etcd's concurrency/election.go, `Proclaim` and `Resign`.
 Keys: the leader's own, `<prefix><lease>-<nonce>`; its value is what it proclaims.
-Cost: proclaim 1 commit, resign 1; a term that outlives WATCH_AFTER_S is watched: 1 message and 1 read.
+Cost: proclaim 1 commit, resign 1; who was elected without a wait, and leads longer than WATCH_AFTER_S, has
+its key watched: 1 message and 1 read.
 Fence: the create revision of the key; it strictly grows from leader to leader.
 Invariant: a proclamation takes effect only on top of the one that its writer had seen, so that a late copy
 never undoes a newer one.
@@ -23,8 +24,8 @@ from coordkit.observation import Candidate, candidates
 from coordkit.recipes import hold as holds
 from coordkit.session import Session
 
-#: A term is watched from then on: a shorter one has no need to be told that somebody deleted its key, and its
-#: watch would cost the next leader his turn.
+#: A term whose key no other watch covers has its own from then on: a shorter one has no need to be told that
+#: somebody deleted its key.
 WATCH_AFTER_S = 0.1
 
 
@@ -44,7 +45,7 @@ class Leadership:
         self.resigned_revision: int | None = None
         try:
             line.hold(ticket, self._term.lose)
-            self._own = _OwnKey(self._term)
+            self._own = _OwnKey(self._term, line, ticket)
         except BaseException:
             self._term.end()  # nobody will ever have it
             raise
@@ -244,20 +245,26 @@ class _Term(holds.Hold):
 
 
 class _OwnKey:
-    """Watches the leader's own key: whoever deletes it deposes the leader, and the session lives on."""
+    """Watches the leader's own key: whoever deletes it deposes the leader, and the session lives on.
 
-    def __init__(self, term: _Term) -> None:
+    Where the line's watch has stood since the election, that one tells, until it misses something.
+    """
+
+    def __init__(self, term: _Term, line: waitlist.Line, ticket: tickets.Ticket) -> None:
         self._term = term
         self._cancelled = False
         self._watch: watch.Watch | None = None
-        term.session.link.attendant.after(WATCH_AFTER_S, self._on_time)
+        ticket.on_missed = self._begin_soon  # set before we look whether it is needed
+        if not line.covers(ticket):
+            term.session.link.attendant.after(WATCH_AFTER_S, self._begin_soon)
 
-    def _on_time(self) -> None:
+    def _begin_soon(self) -> None:
+        """Quick: it may run on a reader."""
         if not self._cancelled:
             self._term.session.defer(self._begin)
 
     def _begin(self) -> None:
-        if self._cancelled or self._term.is_lost:
+        if self._cancelled or self._term.is_lost or self._watch is not None:
             return
         watcher = self._term.session.link.watcher
         # Set before the flag is looked at, as the flag is set before this is: one of the two sees the other.
@@ -283,6 +290,7 @@ class _OwnKey:
             self._term.lose(f"its key was deleted at revision {events[-1].mod_revision}")
 
     def on_gap(self, compacted: int) -> None:
+        self._watch = None
         self._begin()
 
     def on_refused(self, error: errors.CoordError) -> None:
