@@ -58,7 +58,7 @@ MUTATIONS = (
     Mutation(
         "watch from the reply's revision without confirming",
         "",
-        "waitlist.py",
+        "linewatch.py",
         "return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision",
         "return self._covered_from is not None",
         ("tests/interleavings/test_world.py", "-k", "no_grant_is_wrong and fair"),

@@ -24,7 +24,6 @@ import weakref
 from coordkit import errors, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
-from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
 from coordkit.recipes import locklike
@@ -360,7 +359,7 @@ class CohortLock(locklike.OnLine):
     def _take(self, deadline: Deadline) -> locklike.Held:
         try:
             cohort = self._cohort(deadline)
-        except clients.OUTAGE:
+        except (errors.DeadlineExceeded, errors.Unavailable):
             cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
         local = Local()
         self._waits[local] = functools.partial(cohort.rouse, local)

@@ -18,7 +18,6 @@ import typing
 from coordkit import errors, keys, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
-from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 from coordkit.recipes import hold as holds
 from coordkit.session import Session
@@ -123,7 +122,7 @@ class LockLike(abc.ABC):
             return tried is not None
         try:
             self._keep(self._take_unless_cancelled(deadline.sooner(math.inf)))
-        except clients.OUTAGE:
+        except (errors.DeadlineExceeded, errors.Unavailable):
             if deadline.at_s == math.inf:
                 raise  # who waits for ever is never told False
             return False  # an outage, too, was waited out as long as there was time

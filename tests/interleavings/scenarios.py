@@ -176,7 +176,7 @@ def a_session_whose_watch_is_faster_than_its_key(stage: Stage) -> None:
     watcher = member.session.link.watcher
     before = stage.meddler.begun[watcher]
     match = meddling.both(meddling.of(member), lambda call: call.puts(b"/") and not call.puts(stage.prefix))
-    put = stage.meddler.stop_request(match)
+    put, puts_before = stage.meddler.stop_request(match), stage.meddler.count(match)
     opening = _Aside(member.new_session)
     put.wait_until_met()
     wait_until(lambda: stage.meddler.begun[watcher] > before, what="the watch")
@@ -187,6 +187,8 @@ def a_session_whose_watch_is_faster_than_its_key(stage: Stage) -> None:
     stage.keys()
     if isinstance(session, BaseException) or not session.alive:
         raise Violation(f"it was lost when it was opened: {session!r}")
+    if stage.meddler.count(match) - puts_before > 1:
+        raise Violation("it was lost when it was opened, and another one was opened in its place")
 
 
 # What a watch tells, and what it does not.
