@@ -118,7 +118,16 @@ class Early(crashes.Candidate):
 
     def round(self, timeout_s: float) -> dict[str, Any]:
         told = super().round(timeout_s)
-        return {**told, "running_ns": told["asked_ns"] + 1}
+        return {**told, "running_ns": told["asked_ns"] + 1} if told else {}
+
+
+class Forgetful(crashes.Candidate):
+    """Has lost its session when it is asked again."""
+
+    def round(self, timeout_s: float) -> dict[str, Any]:
+        if self._part.fence is not None:
+            self._session.close()
+        return super().round(timeout_s)
 
 
 class Stuck:

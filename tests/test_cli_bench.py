@@ -597,6 +597,19 @@ class TestCrashes:
         assert Rule.CLOCK in {violation.rule for violation in history.load_violations(result.kept)}
         pathlib.Path(result.kept).unlink()
 
+    @pytest.mark.usefixtures("stand_ins")
+    def test_a_holder_that_had_lost_it_before_is_no_crash(self, etcd, monkeypatch):
+        """
+        The run fails, and nobody is said to have held too early.
+        """
+        monkeypatch.setattr(crashes, "CANDIDATE", "bench_stand_ins:Forgetful")
+
+        result = self.crash(etcd, "lock", 1)
+
+        assert "Closed" in result.failure
+        assert not list(history.load_violations(result.kept))
+        pathlib.Path(result.kept).unlink()
+
     def test_the_slowest_is_measured_by_the_bar(self):
         """
         The TTL and a second and a half.

@@ -38,11 +38,14 @@ class Candidate:
 
     def __init__(self, url: str, name: str, label: str, primitive: str, ttl_s: int) -> None:
         self._coord = coordkit.connect(url, ttl=ttl_s)
-        _ = self._coord.session
+        self._session = self._coord.session  # this one: the coordinator opens another when it is lost
         self._part = parts.PARTS[primitive](parts.Setting(self._coord, name, label, contenders=2))
 
     def round(self, timeout_s: float) -> dict[str, Any]:
-        """Stand in line until it is our turn."""
+        """Stand in line until it is our turn; asked again, insist that we hold it still."""
+        if self._part.fence is not None:
+            self._session.check()
+            return {}
         asked_ns = clock_ns()
         self._part.acquire(timeout_s)
         return {"asked_ns": asked_ns, "running_ns": clock_ns(), "fence": self._part.fence}
@@ -87,7 +90,7 @@ class _Succession:
         seen: What happened is added to it.
         """
         self._crew, self._seen = crew, seen
-        self._ttl_s = scenario.ttl_s
+        self._ttl_s, self._limit_s = scenario.ttl_s, scenario.ttl_s + _PATIENCE_S
         self._acquire, self._release = _KINDS[scenario.primitive]
         name = f"bench-{secrets.token_hex(4)}"
         self._settings = {"url": url, "name": name, "primitive": scenario.primitive, "ttl_s": scenario.ttl_s}
@@ -101,6 +104,8 @@ class _Succession:
         heir = self._join()
         self._await_place(heir)
         time.sleep(random.uniform(0, self._ttl_s / pulse.RENEWALS_PER_TTL))
+        # On a machine that stood still its lease may be over: then no successor would be too early.
+        self._crew.work({self._holder: {"timeout_s": 0.0}}, self._limit_s)
         killed_ns = clock_ns()
         self._holder.kill()
         # It was in the critical section up to that moment, and not a moment longer.
@@ -114,8 +119,7 @@ class _Succession:
         label = next(self._labels)
         worker = self._crew.hire(label, CANDIDATE, {**self._settings, "label": label})
         self._crew.ready(worker)
-        limit_s = self._ttl_s + _PATIENCE_S
-        worker.order({"timeout_s": limit_s}, limit_s)
+        worker.order({"timeout_s": self._limit_s}, self._limit_s)
         return worker
 
     def _await_place(self, heir: Worker) -> None:
@@ -127,7 +131,7 @@ class _Succession:
 
     def _await(self, worker: Worker) -> int:
         """When it got its turn."""
-        (told,) = self._crew.collect([worker], self._ttl_s + _PATIENCE_S)
+        (told,) = self._crew.collect([worker], self._limit_s)
         acquired = Operation(
             self._acquire, Result.OK, worker.pid, worker.name, 0, told["asked_ns"], told["running_ns"],
             fence=told["fence"],
