@@ -120,8 +120,7 @@ class Trial:
             faults.expire(self._chance.choice(teams).session)
         else:
             leased = [each for each in outside.kv.range(f"/{NAMESPACE}/") if each.lease]
-            spared = getattr(self._play, "SPARED", ())
-            kept = [part.encode() for part in ("/session/", *self._play.PERSISTENT, *spared)]
+            kept = [part.encode() for part in ("/session/", *self._play.PERSISTENT)]
             others = [each for each in leased if not any(part in each.key for part in kept)]
             # Not the oldest: where that one is nobody's, the others are to wait in vain.
             others = sorted(others, key=lambda each: each.create_revision)[1:]

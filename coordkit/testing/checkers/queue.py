@@ -112,9 +112,23 @@ def _again(items: list[_Item]) -> Iterator[Violation]:
         if attempts != sorted(set(attempts)):
             yield Violation(Rule.AGAIN, f"{item.value} was delivered as {attempts}", item.claims)
         for ack in item.acks:
-            if ack.result is Result.OK and (ack.fence or 0) < (last[0].fence or 0 if last else 0):
+            late = ack.result is Result.OK and (ack.fence or 0) < (last[0].fence or 0 if last else 0)
+            if late and not _is_anothers(ack, item):
                 why = f"{item.value} was delivered again after it was acked"
                 yield Violation(Rule.AGAIN, why, (ack, *last))
+
+
+def _is_anothers(ack: Operation, item: _Item) -> bool:
+    """Whether a later consumer's ack may have ended the item by then.
+
+    Whose claim was deleted by hand while the reply to its ack was lost takes that for its own.
+    """
+    return any(
+        (other.fence or 0) > (ack.fence or 0)
+        and other.result is not Result.FAIL
+        and other.invoked_ns < (ack.completed_ns or 0)
+        for other in item.acks
+    )
 
 
 def _overtaken(

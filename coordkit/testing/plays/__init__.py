@@ -3,8 +3,8 @@
 A play has `cycle(coord, witness)`, one turn of one member; `judge(operations)`, which returns what is wrong
 as sentences; and `PERSISTENT`, the parts of keys that may be left when everybody has gone, and that nobody
 outside may delete.  It may have `finish(coord, witness)`: what one more, named `END`, does when all is
-calm and nothing is on its way any more; `look_on(coord, witness)`: a context manager around all of it, for
-one who only watches; and `SPARED`: more keys that nobody outside may delete.
+calm and nothing is on its way any more; and `look_on(coord, witness)`: a context manager around all of it,
+for one who only watches.
 """
 
 from __future__ import annotations

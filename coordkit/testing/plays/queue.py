@@ -23,9 +23,6 @@ NAME = "play"
 MOST = 200  # items that wait; who puts more waits, too
 DRAIN_S = 15.0  # sessions that were lost give their claims back within this
 PERSISTENT = ()
-#: Whose claim is deleted by hand while the reply to its ack is lost may be told that it has acked what
-#: another one has.
-SPARED = ("/claims/",)
 
 _numbers = itertools.count()
 _queues: weakref.WeakKeyDictionary[coordkit.Coordinator, coordkit.Queue] = weakref.WeakKeyDictionary()
@@ -77,6 +74,7 @@ def _take(queue: coordkit.Queue, witness: Witness) -> None:
         return
     _claimed(taken, witness)
     if len(taken) > 10 or (len(taken) > 1 and random.random() < 0.5):
+        threading.Event().wait(random.uniform(0, random.choice((0.0, 0.0, 0.0, 0.4))))
         _ack_all(queue, taken, witness)
         return
     for each in taken:
