@@ -305,6 +305,7 @@ class Fetcher:
             self._most = max(1, self._most // 2)  # should its reply have been too large
             raise
         if claimed is None:
+            self._peaceful = 0
             return  # something has come in front: look
         deliveries = {each.id: each for each in claimed}
         self._learn(len(chosen), claimed)
