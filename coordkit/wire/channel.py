@@ -148,9 +148,7 @@ class Channel:
         """
         self._check_usable()
         if self._board.in_callback:
-            raise errors.UsageError(
-                "a call from within a callback of the same connection would wait for itself"
-            )
+            raise errors.UsageError("a call within a callback of its connection would wait for itself")
         block = self._head(method, metadata)
         if deadline is not NEVER:
             block += grpc.timeout_field(deadline.remaining())
@@ -167,7 +165,7 @@ class Channel:
             raise
         if not call.done:
             self._check_usable()  # it may have been forked away from us
-            raise self._timed_out(call)
+            raise self._unanswered(call, deadline)
         if call.status.code is not grpc.Code.OK:
             raise grpc.CallFailed(method, call.status)
         self._round_trips[min(int((time.monotonic() - started_s) * 1e6).bit_length(), 40) - 1] += 1
@@ -267,11 +265,12 @@ class Channel:
             self._leave(waiter)  # also when the interruption came on the way out
             raise
 
-    def _timed_out(self, call: calls.Call) -> grpc.CallFailed:
-        message = f"{self.address}: no reply in time"
-        outcome = self._board.outcome(call)
-        status = grpc.Status(grpc.Code.DEADLINE_EXCEEDED, message, outcome=outcome)
-        return grpc.CallFailed(call.method, status)
+    def _unanswered(self, call: calls.Call, deadline: Deadline) -> grpc.CallFailed:
+        """Its time is up; or the connection has closed, and has not come to end this call yet."""
+        closed = None if deadline.expired else self._board.closed
+        code = grpc.Code.UNAVAILABLE if closed else grpc.Code.DEADLINE_EXCEEDED
+        told, outcome = f"{self.address}: {closed or 'no reply in time'}", self._board.outcome(call)
+        return grpc.CallFailed(call.method, grpc.Status(code, told, outcome=outcome))
 
     # Waiting.
 

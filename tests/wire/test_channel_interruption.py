@@ -654,6 +654,20 @@ class TestRaces:
             assert closed.wait(peers.PATIENCE_S)
             eventually(lambda channel=channel: channel._inbox.sockets[0].fileno() == -1)
 
+    def test_who_sees_the_close_before_its_own_call_has_ended_is_told_of_the_close(self, peer, monkeypatch):
+        """
+        It has all the time in the world: that it ran out would be no true word.
+        """
+        channel = peer(echo).channel()
+        monkeypatch.setattr(channel, "_start", lambda call: setattr(channel._board, "closed", "stop"))
+
+        with pytest.raises(grpc.CallFailed, match="stop") as caught:
+            channel.call("/t/m", b"x", NEVER)
+
+        assert caught.value.status.code is grpc.Code.UNAVAILABLE
+        channel._board.closed = None
+        channel.close("the test is over")
+
 
 class Outcome:
     """What a function raised on a thread of its own."""
