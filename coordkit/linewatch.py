@@ -104,13 +104,12 @@ class Watched:
     def strike(self, events: list[watch.Event]) -> None:
         """Keys of the line were deleted."""
         with self._lock:
-            near = [ticket for ticket in self._tickets.values() if not ticket.is_far]
+            tickets = list(self._tickets.values())
             for event in events:
-                own = self._tickets.get(event.key)
-                if own is not None and own.is_far:
-                    own.strike(event.key, event.mod_revision)
-                for ticket in near:
-                    self._tell(ticket, event)
+                for ticket in tickets:
+                    # Looked at for each event: the one before may have brought it near.
+                    if not ticket.is_far or ticket.key == event.key:
+                        self._tell(ticket, event)
 
     def _tell(self, ticket: Ticket, event: watch.Event) -> None:
         """One deletion to one ticket.  Under the lock."""
