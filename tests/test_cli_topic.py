@@ -193,3 +193,16 @@ def test_silly_arguments_are_refused(arguments, capsys):
 
     assert caught.value.code == 2
     assert "usage" in capsys.readouterr().err
+
+
+def test_an_option_among_the_values_is_refused_with_the_reason(capsys):
+    """
+    What it publishes are values; it has no command to run.
+    """
+    with pytest.raises(SystemExit) as caught:
+        main.main(["topic", "pub", "t", "--retain", "5", "hello"])
+
+    assert caught.value.code == 2
+    complained = capsys.readouterr().err
+    assert "options come before the values" in complained
+    assert "command to run" not in complained

@@ -107,7 +107,7 @@ def _refuse(arguments: argparse.Namespace, unknown: list[str], child: list[str] 
     """With the usage of the command that was meant, and the usual reasons."""
     usage = arguments.parser.format_usage()
     hint = ""
-    if "-- " in usage and child is None:
+    if "-- COMMAND" in usage and child is None:
         hint = "; a command to run stands behind --"
     elif "..." in usage:
         hint = "; options come before the values, and values that begin with a dash behind --"
