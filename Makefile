@@ -46,8 +46,10 @@ fix:
 
 bench:
 	$(environment) bench
-	@$(bin)/coordkit bench wire
-	@$(bin)/coordkit bench lock
+	@mkdir -p build/bench
+	@$(bin)/coordkit bench wire --plot build/bench/wire.svg
+	@$(bin)/coordkit bench lock --plot build/bench/lock.svg
+	@echo "plots: build/bench/wire.svg and build/bench/lock.svg"
 
 # A peer whose environment cannot be made is named with that reason, and the others are measured.
 bench-peers:
