@@ -102,11 +102,8 @@ func newRWMutex(client *clientv3.Client, settings Settings, label string) (Conte
 	if err != nil {
 		return nil, err
 	}
-	// Not all write at once: each begins elsewhere in its sequence.
-	first, err := strconv.Atoi(label)
-	if err != nil {
-		return nil, err
-	}
+	// Not all write at once: each begins elsewhere in its sequence; a label that is no number at its beginning.
+	first, _ := strconv.Atoi(label)
 	return &rwmutex{recipe.NewRWMutex(session, settings.Name), settings, first}, nil
 }
 
