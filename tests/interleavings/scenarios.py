@@ -473,15 +473,9 @@ def a_predecessor_goes_while_a_far_read_is_on_its_way(stage: Stage) -> None:
 
 def the_guide_goes_before_its_turn(stage: Stage) -> None:
     """Far back: the one before us is of our own process, and its key goes; that is not yet our turn."""
-    member = stage.enter()
-    stage.watch_early(member)
-    before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
-    guide = stage.join(stage.lock(member))
-    mine = stage.keys()[-1]
-    attempt = stage.join(stage.lock(member))
-    wait_until(lambda: follows(stage, member), what="following")
+    _, before, guide, attempt = guided_far_back(stage)
 
-    stage.delete(mine)
+    stage.delete(stage.keys()[-2])
 
     settle(stage, attempt)
     stage.must_wait(attempt, "older keys are there")
@@ -494,12 +488,7 @@ def the_guide_goes_before_its_turn(stage: Stage) -> None:
 
 def own_key_deleted_while_following(stage: Stage) -> None:
     """Far back, behind one of our own process: our own key goes before the other one is released."""
-    member = stage.enter()
-    stage.watch_early(member)
-    before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
-    guide = stage.join(stage.lock(member))
-    attempt = stage.join(stage.lock(member))
-    wait_until(lambda: follows(stage, member), what="following")
+    member, before, guide, attempt = guided_far_back(stage)
     mine = stage.keys()[-1]
     stage.delete(*before)
     stage.must_be_held(guide)
@@ -526,12 +515,7 @@ def own_key_deleted_while_following(stage: Stage) -> None:
 
 def who_follows_needs_no_read(stage: Stage) -> None:
     """Far back, behind one of our own process: its release is enough, while no read gets through."""
-    member = stage.enter()
-    stage.watch_early(member)
-    before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
-    guide = stage.join(stage.lock(member))
-    attempt = stage.join(stage.lock(member))
-    wait_until(lambda: follows(stage, member), what="following")
+    member, before, guide, attempt = guided_far_back(stage)
     stage.delete(*before)
     stage.must_be_held(guide)
     stage.meddler.stop_request(meddling.both(meddling.of(member), reads(stage)), times=math.inf)
@@ -857,6 +841,16 @@ def far_watches(member) -> int:
         b"/lock/" in watch.request.key and not watch.request.range_end
         for watch in list(watcher._live.values())
     )
+
+
+def guided_far_back(stage: Stage) -> tuple[Any, list[bytes], Any, Any]:
+    """A member whose watch stands; strangers' keys; behind them two of its waiters: guide and follower."""
+    member = stage.enter()
+    stage.watch_early(member)
+    before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
+    guide, attempt = stage.join(stage.lock(member)), stage.join(stage.lock(member))
+    wait_until(lambda: follows(stage, member), what="following")
+    return member, before, guide, attempt
 
 
 def follows(stage: Stage, member) -> bool:
