@@ -135,7 +135,7 @@ class Cell(typing.Generic[S]):
                         pause_s = clients.pause(pause_s, deadline, trouble)
                 elif not entry.over and not self.link.client.wait(entry.waiter, deadline):
                     raise errors.DeadlineExceeded("the time ran out")
-        except clients.OUTAGE as error:
+        except errors.OUTAGE as error:
             # First of all off the flight: until then another thread may send it.
             if self._abandon(entry):
                 raise self._unsettled(entry, error) from error
@@ -225,14 +225,14 @@ class Cell(typing.Generic[S]):
         """One attempt for those that wait.  Returns what went wrong, for now."""
         try:
             flight = self._board(source, deadline)
-        except clients.OUTAGE as error:
+        except errors.OUTAGE as error:
             return error
         if flight is None:
             return None
         try:
             result = self.link.client.txn(flight.request, deadline)
             self._judge(flight, result)
-        except clients.OUTAGE as error:
+        except errors.OUTAGE as error:
             if error.outcome is errors.Outcome.UNKNOWN:
                 self._doubt(flight)
             elif not flight.doubtful:
@@ -330,7 +330,7 @@ class Cell(typing.Generic[S]):
         receipt = keys.place(self._receipts, flight.session.lease_id, self._handle)
         try:
             found = self.link.client.read(messages.RangeRequest(key=receipt), deadline).kvs
-        except clients.OUTAGE as error:
+        except errors.OUTAGE as error:
             return error
         self._land(None if found and found[0].value == flight.nonce else refusal)
         return None

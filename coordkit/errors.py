@@ -84,6 +84,11 @@ class Cancelled(CoordError):
     """A wait was ended by `cancel()` from elsewhere in the program."""
 
 
+#: How an outage shows: etcd did not answer, or not within the time that one request was given.  Whoever waits
+#: rides out both.
+OUTAGE = (Unavailable, DeadlineExceeded)
+
+
 class SessionLost(CoordError):
     """The session's lease is gone, or must be taken as gone.  Terminal for that session."""
 

@@ -96,7 +96,7 @@ def patiently(client: clients.Client, request: kv.TxnRequest, deadline: Deadline
     while True:
         try:
             return client.txn(request, deadline.sooner(client.options.timeout_s))
-        except clients.OUTAGE as error:
+        except errors.OUTAGE as error:
             pause_s = clients.pause(pause_s, deadline, error)
 
 

@@ -189,7 +189,7 @@ class LeasedKeys(abc.ABC):
                     found = self._resolve(key, epoch, deadline, error)
                     if found is not None:
                         return Created(found.create_revision, None)
-                elif not isinstance(error, _OUTAGE) or deadline.expired:
+                elif not isinstance(error, errors.OUTAGE) or deadline.expired:
                     raise
                 continue
             if result.succeeded:
@@ -217,7 +217,7 @@ class LeasedKeys(abc.ABC):
         while True:
             try:
                 return self.client.txn(request, deadline), doubtful
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 doubtful = doubtful or error.outcome is errors.Outcome.UNKNOWN
                 if doubtful:
                     error.outcome = errors.Outcome.UNKNOWN
@@ -231,11 +231,11 @@ class LeasedKeys(abc.ABC):
         If not, `doubt` is raised, and the background makes sure that nothing is left behind.
         """
         try:
-            if not isinstance(doubt, _OUTAGE) or deadline.expired:
+            if not isinstance(doubt, errors.OUTAGE) or deadline.expired:
                 raise doubt
             return self._find_out(key, epoch, deadline)
         except BaseException as error:
-            if isinstance(error, _OUTAGE):
+            if isinstance(error, errors.OUTAGE):
                 error.outcome = errors.Outcome.UNKNOWN  # of the create: a question not asked settles nothing
             self.defer(lambda: self.withdraw(key, epoch))
             raise
@@ -275,7 +275,7 @@ class LeasedKeys(abc.ABC):
             self.check()
             try:
                 result = self.client.txn(request, deadline.sooner(min(self.remaining(), patience_s)))
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 pause_s, patience_s = clients.pause(pause_s, deadline, error), patience_s * 2
                 continue
             offset = 1 if result.succeeded else 0
@@ -317,7 +317,7 @@ class LeasedKeys(abc.ABC):
             except errors.LeaseNotFound as error:
                 self.lose("etcd says that its lease is gone")
                 raise errors.SessionLost(f"{self} was lost: {self.reason}") from error
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 if deadline.expired:
                     raise
                 if not _certainly_nothing(error):
@@ -398,7 +398,7 @@ class LeasedKeys(abc.ABC):
             except errors.QuotaExceeded:
                 full = True
                 continue
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 attempted |= error.outcome is errors.Outcome.UNKNOWN
             patience_s *= 2
             time.sleep(min(pause_s, limit.remaining()))
@@ -456,12 +456,9 @@ def _lost(key: bytes, since: str) -> errors.LockLost:
     )
 
 
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
-
-
 def _certainly_nothing(error: BaseException) -> bool:
     """Whether a create that failed with this cannot be applied, now or later."""
-    if isinstance(error, _OUTAGE):
+    if isinstance(error, errors.OUTAGE):
         return error.outcome is errors.Outcome.NONE
     # Out of space is answered although the write may have been committed.
     return isinstance(error, errors.CoordError) and not isinstance(error, errors.QuotaExceeded)

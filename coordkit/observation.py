@@ -226,7 +226,7 @@ class Observation:
         """The line, or its head, and the revision; None when etcd did not answer: ask again."""
         try:
             return candidates(self._link.client, self._prefix, limit, self._deadline.sooner(SAFETY_S))
-        except (errors.Unavailable, errors.DeadlineExceeded):
+        except errors.OUTAGE:
             self._link.client.wait(self._waiter, self._deadline.sooner(RETRY_S))
             return None
 

@@ -131,7 +131,7 @@ class Session(leased.LeasedKeys):
             try:
                 result = self.client.txn(txn, deadline.sooner(patience_s))
                 break
-            except clients.OUTAGE as error:
+            except errors.OUTAGE as error:
                 # Repeatable: the key's name was drawn at random, and the compare holds once.
                 pause_s, patience_s = clients.pause(pause_s, deadline, error), patience_s * 2
         created = epoch = result.revision

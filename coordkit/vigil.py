@@ -159,7 +159,7 @@ class Vigil:
                 with self.lock:
                     if self._view is not None and view.revision > self._view.revision:
                         self._show(view)
-        except clients.OUTAGE:
+        except errors.OUTAGE:
             client.wait(call.waiter, deadline.sooner(RETRY_S))
         finally:
             with self.lock:
@@ -298,7 +298,7 @@ def await_view(
         return test(vigil.look(vigil.link.client.deadline(None)))
     try:
         now = vigil.look(deadline)
-    except clients.OUTAGE:
+    except errors.OUTAGE:
         if deadline.expired:
             return None
         raise
@@ -320,7 +320,7 @@ def settle(link: Link, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResu
     while True:
         try:
             return link.client.txn(request, deadline)
-        except clients.OUTAGE as error:
+        except errors.OUTAGE as error:
             doubtful = doubtful or error.outcome is errors.Outcome.UNKNOWN
             if doubtful:
                 error.outcome = errors.Outcome.UNKNOWN

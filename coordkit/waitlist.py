@@ -259,7 +259,7 @@ class Line(linewatch.Watched):
             ticket.struck = {}
         try:
             seen = self._look(ticket, deadline.sooner(max(0.1, ticket.session.remaining())))
-        except (errors.Unavailable, errors.DeadlineExceeded):
+        except errors.OUTAGE:
             ticket.struck = None
             client.wait(ticket.waiter, deadline.sooner(RETRY_S))  # the place is kept: ask again
             return
@@ -367,7 +367,7 @@ class Line(linewatch.Watched):
         """It is our turn and we take it: from now on tell `on_gone` if somebody else deletes our key."""
         with self._lock:
             ticket.on_gone = on_gone
-            self._tickets[ticket.key] = ticket  # who tried, or came from far back, is not there yet
+            self._tickets[ticket.key] = ticket  # who tried is not there yet
             gone = ticket.phase is Phase.GONE
         if gone:
             on_gone("its key was deleted as it was granted")
@@ -472,5 +472,5 @@ def through_outages(action: typing.Callable[[], T], deadline: Deadline) -> T:
     while True:
         try:
             return action()
-        except clients.OUTAGE as error:  # also one that outlasts a limit of the action's own
+        except errors.OUTAGE as error:  # also one that outlasts a limit of the action's own
             pause_s = clients.pause(pause_s, deadline, errors.AcquireTimeout(str(error), error.outcome))

@@ -37,8 +37,6 @@ OUTAGE_LOOK_S = 0.2  # how often a waiter looks for a new connection during an o
 PATIENCE_S = 2.0
 SILENCE_S = 1.5  # a request after which nothing at all was heard for so long went to a dead member
 
-OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
-
 #: Makes a member that has lost its cluster fail loudly instead of answering from the past.
 REQUIRE_LEADER = ("hasleader", "true")
 
@@ -120,7 +118,7 @@ class Client:
                 reply = reply_type.FromString(self._call(method, payload, limit))  # type: ignore[attr-defined]
             except grpc.CallFailed as failure:
                 error = mapping.public_error(failure, _describe(method, request))
-                if isinstance(error, OUTAGE):
+                if isinstance(error, errors.OUTAGE):
                     # What an earlier attempt may have done stays in doubt; a read never did anything.
                     doubtful = (doubtful or error.outcome is errors.Outcome.UNKNOWN) and method != RANGE
                     error.outcome = errors.Outcome.UNKNOWN if doubtful else errors.Outcome.NONE
@@ -192,7 +190,7 @@ class Client:
         while True:
             try:
                 reply = self.unary(TXN, request, messages.TxnResponse, deadline, True)
-            except OUTAGE as error:
+            except errors.OUTAGE as error:
                 error.outcome = errors.Outcome.NONE  # it never does anything
                 raise
             if reply.header.revision >= floor:
@@ -227,7 +225,7 @@ class Client:
         status = failure.status
         if not self._dials or not (repeatable or mapping.is_certainly_not_applied(status)):
             return False
-        if not isinstance(error, OUTAGE):
+        if not isinstance(error, errors.OUTAGE):
             return False
         if mapping.is_no_use(status):
             self.drop_channel("this member does not serve")  # another one may be on the cluster's better side
@@ -442,7 +440,7 @@ def _more_telling(
     """What to tell of two attempts: one that was cut short knows less than the one before it."""
     if before is None or not deadline.expired:
         return error
-    if isinstance(before, OUTAGE) and isinstance(error, OUTAGE):
+    if isinstance(before, errors.OUTAGE) and isinstance(error, errors.OUTAGE):
         before.outcome = error.outcome
     return before
 

@@ -331,7 +331,7 @@ class Watcher:
         try:
             self._client.read(request, NEVER.sooner(self._client.options.timeout_s))
             refused = self._client.metadata is used
-        except clients.OUTAGE:
+        except errors.OUTAGE:
             refused = False
         except errors.CoordError:
             refused = True

@@ -233,7 +233,7 @@ class Cohort:
         try:
             if self.line.is_alone(ticket, NEVER.sooner(self.session.remaining())):
                 self._spent = 0
-        except (errors.Unavailable, errors.DeadlineExceeded):
+        except errors.OUTAGE:
             pass  # then it is released, which takes longer
         except BaseException:
             self.leave(local)
@@ -259,7 +259,7 @@ class Cohort:
             found = self.session.client.look(
                 [kv.get(ticket.key)], NEVER.sooner(max(0.1, self.session.remaining()))
             )
-        except (errors.Unavailable, errors.DeadlineExceeded):
+        except errors.OUTAGE:
             return  # then it is released
         except BaseException:
             self.leave(local)
@@ -359,7 +359,7 @@ class CohortLock(locklike.OnLine):
     def _take(self, deadline: Deadline) -> locklike.Held:
         try:
             cohort = self._cohort(deadline)
-        except (errors.DeadlineExceeded, errors.Unavailable):
+        except errors.OUTAGE:
             cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
         local = Local()
         self._waits[local] = functools.partial(cohort.rouse, local)

@@ -236,7 +236,7 @@ class Election:
                 ticket = line.join(session, deadline, _proclaimed(stored, session))
             except errors.AcquireTimeout:
                 raise
-            except (errors.DeadlineExceeded, errors.Unavailable) as error:
+            except errors.OUTAGE as error:
                 raise errors.AcquireTimeout(
                     f"not elected in {self.name!r}: {error}", error.outcome
                 ) from error

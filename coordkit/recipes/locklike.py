@@ -122,7 +122,7 @@ class LockLike(abc.ABC):
             return tried is not None
         try:
             self._keep(self._take_unless_cancelled(deadline.sooner(math.inf)))
-        except (errors.DeadlineExceeded, errors.Unavailable):
+        except errors.OUTAGE:
             if deadline.at_s == math.inf:
                 raise  # who waits for ever is never told False
             return False  # an outage, too, was waited out as long as there was time
@@ -136,7 +136,7 @@ class LockLike(abc.ABC):
             if self._cancels != cancels:
                 deadline.expire()
             return self._take(deadline)
-        except (errors.DeadlineExceeded, errors.Unavailable) as error:
+        except errors.OUTAGE as error:
             if self._cancels == cancels:
                 raise
             raise errors.Cancelled(f"the wait for {self} was cancelled: {error}") from error

@@ -153,7 +153,7 @@ def of_failure(prefix: str, name: str, error: errors.CoordError) -> Finding:
     """Why one request got no good answer, when it was neither user nor grant."""
     if isinstance(error, errors.QuotaExceeded):
         return out_of_space(prefix)
-    if isinstance(error, (errors.Unavailable, errors.DeadlineExceeded)):
+    if isinstance(error, errors.OUTAGE):
         remedy = "is there a majority of members?  Look at their logs and disks"
         return problem(prefix, f"{name} was not answered in time: {shorten(str(error))}", remedy)
     return problem(prefix, f"{name} failed: {shorten(str(error))}", "see etcd's log")

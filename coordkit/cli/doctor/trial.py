@@ -100,7 +100,7 @@ class Trial:
             step()
         except errors.CoordError as caught:
             error = caught
-            self._out = isinstance(caught, clients.OUTAGE)
+            self._out = isinstance(caught, errors.OUTAGE)
         self.rights.append(refusals.Right(name, needs, (time.monotonic() - began) * 1000, error))
         return error is None
 
@@ -163,7 +163,7 @@ def examine_clock(client: clients.Client, ttl_s: int) -> health.LeaseClock:
     finally:
         try:
             leases.revoke(client, lease_id, Deadline.after(CLEANING_S))
-        except clients.OUTAGE:
+        except errors.OUTAGE:
             pass  # it ends by itself
     deadline_s = pulse.deadline_of(0.0, granted_s)
     if edge is None:

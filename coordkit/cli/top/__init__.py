@@ -11,6 +11,7 @@ import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
 
+from coordkit import errors
 from coordkit.cli import failure, options
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ def _show_rounds(
     arguments: argparse.Namespace, reader: reading.Reader, where: str, shown: screen.Screen
 ) -> int:
     from coordkit.cli.top import frame
-    from coordkit.etcd import client as clients
 
     done, seen, trouble = 0, None, ""
     due_s = time.monotonic()
@@ -110,7 +110,7 @@ def _show_rounds(
         if looking is not None and looking.done():
             try:
                 seen, trouble = looking.result(), ""
-            except clients.OUTAGE as error:
+            except errors.OUTAGE as error:
                 trouble = f"etcd does not answer: {error}"
             looking, due_s, done = None, time.monotonic() + arguments.delay, done + 1
         shown.draw(frame.lines(seen, trouble, size.columns, size.lines))

@@ -27,7 +27,6 @@ from coordkit.recipes.queue import names
 from coordkit.session import Session
 
 FIRST_PAUSE_S = 0.02
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 _log = logging.getLogger("coordkit")
 
@@ -177,7 +176,7 @@ class Desk:
                     raise  # each on its own: some may need space
                 losses = [self._end_when_full(end, limit) for end in ends]
                 break
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 attempted |= error.outcome is errors.Outcome.UNKNOWN
                 pause_s = coalescer.pause(pause_s, limit)
                 continue

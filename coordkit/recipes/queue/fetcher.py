@@ -40,7 +40,6 @@ LINGER_S = 1.0  # how long the thread outlives its last caller
 LONGEST_PAUSE_S = 1.0
 DELAYED_S = 0.5  # how long a busy consumer may do without a look at the delayed items
 TRUST = 2  # rounds without a collision, after which what was seen serves for more than one
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 
 class Request:
@@ -167,7 +166,7 @@ class Fetcher:
             try:
                 self._round(site)
                 self._failures = 0
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 self._stumble(error)
             except errors.SessionLost as error:
                 if not site.renews:

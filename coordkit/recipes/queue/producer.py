@@ -32,7 +32,6 @@ FRESH_S = 1.0  # how old a stamp may be
 FIRST_PAUSE_S = 0.02
 #: etcd takes requests of 1.5 MiB; what is put must be movable later on, together with some more keys.
 LARGEST_VALUE_BYTES = 3 * 2**19 - 2**13
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 
 @attrs.define(eq=False)
@@ -135,7 +134,7 @@ class Producer:
                 break
             except errors.LeaseNotFound:
                 self._retention = (0, 0, -math.inf)  # somebody revoked it: nothing was put
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 if error.outcome is errors.Outcome.NONE or deadline.expired:
                     raise
                 for entry in {entry for entry, each in wanted if each[0].dedup is None}:

@@ -21,8 +21,6 @@ from coordkit.session import Link
 SETTLE_COUNT = 100  # messages, after which an automatic cursor is stored even if more wait
 SETTLE_S = 1.0
 
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
-
 
 def _checked_name(instance: object, attribute: object, name: str) -> None:
     keys.segment(name, "cursor")
@@ -116,7 +114,7 @@ class Bookmark:
         if self._moves:
             try:
                 self._store(self._link.client.deadline(None))
-            except _OUTAGE:
+            except errors.OUTAGE:
                 self._stored_at_s = time.monotonic()  # next time
 
     def _note(self, partition: int, position: Position) -> None:

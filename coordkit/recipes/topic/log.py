@@ -30,7 +30,6 @@ from coordkit.session import Link
 FIRST_PAUSE_S = 0.02
 TRIM_S = 60.0  # for one run of the background's
 
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
 
 _log = logging.getLogger("coordkit")
 
@@ -76,7 +75,7 @@ class Log:
             request = self._request(head, header, values, settle=doubt is not None)
             try:
                 result = self._link.client.txn(request, deadline.sooner(self._link.client.options.timeout_s))
-            except _OUTAGE as error:
+            except errors.OUTAGE as error:
                 doubt = head if error.outcome is errors.Outcome.UNKNOWN else doubt
                 if deadline.remaining() <= pause_s:
                     error.outcome = errors.Outcome.UNKNOWN if doubt else errors.Outcome.NONE

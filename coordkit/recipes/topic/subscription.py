@@ -13,8 +13,6 @@ from coordkit.deadline import Deadline
 from coordkit.recipes.topic.message import Found, Message, Position, Start
 from coordkit.session import Link
 
-_OUTAGE = (errors.Unavailable, errors.DeadlineExceeded)
-
 
 class Reader(typing.Protocol):
     """The messages of one partition."""
@@ -192,7 +190,7 @@ class Subscription:
                 if found is not None:
                     return self._message(number, *found)
             return None
-        except _OUTAGE:
+        except errors.OUTAGE:
             if deadline.expired:
                 return None
             raise
