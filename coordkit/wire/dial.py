@@ -38,14 +38,14 @@ def shake_hands(sock: socket.socket, shield: tls.Shield, deadline: Deadline) -> 
     Raises:
         OSError: The connection broke, the time ran out, or the peer is not who it should be (`ssl.SSLError`).
     """
-    received = b""
+    received, when = b"", "in the TLS handshake: does this port speak TLS?"
     while True:
         ours, done = shield.handshake(received)
         if ours:
-            sock.sendall(ours)
+            _say(sock, ours, when)
         if done:
             return
-        received = _hear(sock, deadline, "in the TLS handshake: does this port speak TLS?")
+        received = _hear(sock, deadline, when)
 
 
 def greet(
@@ -60,8 +60,9 @@ def greet(
         OSError: The connection broke, or the time ran out.
         ProtocolError: The peer speaks something else.
     """
+    when = "before it said anything" + (": does this port want TLS?" if shield is None else "")
     greeting = b"".join(connection.take_output())
-    sock.sendall(greeting if shield is None else shield.encrypt(greeting))
+    _say(sock, greeting if shield is None else shield.encrypt(greeting), when)
     # What came behind the last part of the handshake is in the shield already.
     received: bytes | None = b"" if shield is None else shield.decrypt(b"")
     while True:
@@ -70,19 +71,32 @@ def greet(
         connection.receive(received)
         if connection.settled:
             return len(greeting)
-        if shield is None:
-            received = _hear(sock, deadline, "before it said anything: does this port want TLS?")
-        else:
-            received = shield.decrypt(_hear(sock, deadline, "before it said anything"))
+        heard = _hear(sock, deadline, when)
+        received = heard if shield is None else shield.decrypt(heard)
+
+
+def _say(sock: socket.socket, said: bytes, when: str) -> None:
+    """Send; `when` says where we are if the peer has left."""
+    try:
+        sock.sendall(said)
+    except ConnectionError as error:
+        raise _left(when) from error
 
 
 def _hear(sock: socket.socket, deadline: Deadline, when: str) -> bytes:
-    """The next bytes; `when` says where we are if the peer leaves."""
+    """The next bytes; `when` says where we are if the peer leaves, also before it has read what we said."""
     _set_timeout(sock, deadline, 1)
-    received = sock.recv(GREETING_BYTES)
+    try:
+        received = sock.recv(GREETING_BYTES)
+    except ConnectionError as error:
+        raise _left(when) from error
     if not received:
-        raise ConnectionResetError(f"the server closed the connection {when}")
+        raise _left(when)
     return received
+
+
+def _left(when: str) -> ConnectionResetError:
+    return ConnectionResetError(f"the server closed the connection {when}")
 
 
 def _targets(address: addresses.Address) -> list[tuple[int, typing.Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pathlib
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -173,6 +174,30 @@ class TestPeers:
         error = refusal(lambda: coordkit.connect(f"etcds://{etcd.endpoint}", timeout=3), errors.Unavailable)
 
         assert "TLS" in str(error)
+
+    @pytest.mark.parametrize(("scheme", "told"), [("etcds", "TLS"), ("etcd", "closed the connection")])
+    def test_a_server_that_hangs_up_on_what_we_say(self, scheme, told):
+        """
+        It has not read it, so that the connection is reset: the error says where we were.
+        """
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+
+            def hang_up() -> None:
+                while True:
+                    try:
+                        client, _ = listener.accept()
+                    except OSError:
+                        return
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    client.close()
+
+            threading.Thread(target=hang_up, daemon=True).start()
+            url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
+
+            error = refusal(lambda: coordkit.connect(url, timeout=1), errors.Unavailable)
+
+            assert told in str(error)
+            listener.shutdown(socket.SHUT_RDWR)
 
     def test_plain_to_a_tls_port(self, etcd_binary, tmp_path):
         """
