@@ -19,8 +19,12 @@ STUBBORN = ["sh", "-c", "trap '' TERM INT HUP; sleep 1000 & echo $$ $!; wait"]
 
 
 def environment(url: str) -> dict[str, str]:
-    """Nothing of ours, but for where etcd is and where coordkit."""
-    inherited = {name: text for name, text in os.environ.items() if not name.startswith(("COORDKIT", "ETCD"))}
+    """Nothing of ours, but for where etcd is and where coordkit.
+
+    Nor what makes Python write at once: users have no such variable, and it hides what is left in buffers.
+    """
+    meant_for_others = ("COORDKIT", "ETCD", "PYTHONUNBUFFERED")
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(meant_for_others)}
     return {**inherited, "PYTHONPATH": str(ROOT), "COORDKIT_URL": url}
 
 

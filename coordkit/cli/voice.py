@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import typing
 
@@ -32,4 +33,6 @@ class Voice:
         try:
             print(line, file=sys.stderr, flush=True)
         except OSError:
-            pass  # nobody reads: no reason to leave a command alone
+            # Nobody reads: no reason to leave a command alone.  Nor is what could not be written to be tried
+            # once more as Python exits, which would then end with a status of its own.
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - until the end
