@@ -55,14 +55,10 @@ class Watched:
         guide.followers.append(ticket)
         return guide
 
-    def covers(self, ticket: Ticket) -> bool:
-        """Whether `on_gone` of a ticket will be told of its end, unless `on_missed` is told first."""
-        with self._lock:
-            return self._is_covered(ticket)
-
-    def _is_covered(self, ticket: Ticket) -> bool:
-        """Whether every deletion since the ticket's snapshot has been, or will be, told."""
-        return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision
+    def covers(self, revision: int) -> bool:
+        """Whether every deletion since then has been, or will be, told; unless `on_missed` is told first."""
+        covered_from = self._covered_from  # no lock: it may be dropped at any moment all the same
+        return covered_from is not None and covered_from <= revision
 
     def listen(self) -> None:
         """Be told of deletions although nobody waits in this line."""

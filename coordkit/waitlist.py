@@ -209,7 +209,7 @@ class Line(linewatch.Watched):
         if ticket.phase is not Phase.WAITING or not ticket.is_through:
             return
         # What the snapshot itself shows needs no strike.
-        if ticket.is_free or (self._told_of_us and self._is_covered(ticket)):
+        if ticket.is_free or (self._told_of_us and self.covers(ticket.snapshot_revision)):
             ticket.phase = Phase.READY
 
     def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
@@ -222,7 +222,7 @@ class Line(linewatch.Watched):
             return
         with self._lock:
             watched, stands = self._feed is not None, self._covered_from is not None
-            covered = self._is_covered(ticket)
+            covered = self.covers(ticket.snapshot_revision)
         if not watched:
             self._open_watch()
         elif stands and not covered:

@@ -59,8 +59,8 @@ MUTATIONS = (
         "watch from the reply's revision without confirming",
         "",
         "linewatch.py",
-        "return self._covered_from is not None and self._covered_from <= ticket.snapshot_revision",
-        "return self._covered_from is not None",
+        "return covered_from is not None and covered_from <= revision",
+        "return covered_from is not None",
         ("tests/interleavings/test_world.py", "-k", "no_grant_is_wrong and fair"),
     ),
     Mutation(

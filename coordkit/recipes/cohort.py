@@ -242,8 +242,7 @@ class Cohort:
     @property
     def _is_followed(self) -> bool:
         """Whether a deletion of the place would have been told: the watch stood before it was last seen."""
-        stands_from = self.line._covered_from
-        return stands_from is not None and stands_from <= self._seen_at
+        return self.line.covers(self._seen_at)
 
     def _look_for(self, local: Local, ticket: tickets.Ticket) -> None:
         """See that the place is there, for the watch began after we took it.

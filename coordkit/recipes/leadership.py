@@ -255,7 +255,7 @@ class _OwnKey:
         self._cancelled = False
         self._watch: watch.Watch | None = None
         ticket.on_missed = self._begin_soon  # set before we look whether it is needed
-        if not line.covers(ticket):
+        if not line.covers(ticket.snapshot_revision):
             term.session.link.attendant.after(WATCH_AFTER_S, self._begin_soon)
 
     def _begin_soon(self) -> None:

@@ -76,7 +76,7 @@ def is_settled(attempt: Attempt) -> bool:
         return False
     ticket, line = ticket_of(attempt), attempt.lock._latest_line
     if ticket.ahead is not None:
-        return line._is_covered(ticket)
+        return line.covers(ticket.snapshot_revision)
     if any(ticket in other.followers for other in list(line._tickets.values())):
         return True
     watches = [

@@ -132,7 +132,7 @@ def strikes_by_name_while_joining(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_confirming_read(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(waitlist.Line, "_is_covered", lambda self, ticket: True)
+    patch.setattr(waitlist.Line, "covers", lambda self, revision: True)
 
 
 def no_confirming_read_far_back(patch: pytest.MonkeyPatch) -> None:
@@ -243,8 +243,8 @@ def a_withdrawal_goes_on_alone(patch: pytest.MonkeyPatch) -> None:
 
 
 def strikes_grant_readers(patch: pytest.MonkeyPatch) -> None:
-    rule = "(self._told_of_us and self._is_covered(ticket))"
-    mutate(patch, waitlist.Line, "_settle", rule, "self._is_covered(ticket)")
+    rule = "(self._told_of_us and self.covers(ticket.snapshot_revision))"
+    mutate(patch, waitlist.Line, "_settle", rule, "self.covers(ticket.snapshot_revision)")
 
 
 def nobody_reads_a_new_limit(patch: pytest.MonkeyPatch) -> None:
