@@ -57,7 +57,7 @@ class Standing:
                 return self
             self._error = None
             first = None
-            with contextlib.suppress(errors.DeadlineExceeded, errors.Unavailable, errors.SessionLost):
+            with contextlib.suppress(*errors.OUTAGE, errors.SessionLost):
                 first = self._election.campaign(self._value, timeout=0)
             if first is not None:
                 self._elected(first)

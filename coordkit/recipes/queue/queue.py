@@ -266,7 +266,7 @@ class Queue:
         with self._calls.begin(f"the claim from queue {self.name!r}") as call:
             try:
                 return self._claim(count, deadline, lambda request: call.waits_on(request.end))
-            except (queue.Empty, errors.Unavailable, errors.DeadlineExceeded):
+            except (queue.Empty, *errors.OUTAGE):
                 call.check()
                 raise
 

@@ -110,10 +110,12 @@ def return_orphans(desk: Desk, claims: typing.Iterable[Claim], before: Known) ->
         claims: What a look has shown.
         before: What was known before that look: a claim that was, and is not any more, has ended meanwhile.
     """
-    now = Known(desk)
-    for claim in claims:
-        if claim.lease == desk.session.lease_id and claim not in before and claim not in now:
-            _end_claim(desk, claim)
+    strange = [claim for claim in claims if claim.lease == desk.session.lease_id and claim not in before]
+    if strange:
+        now = Known(desk)
+        for claim in strange:
+            if claim not in now:
+                _end_claim(desk, claim)
 
 
 class Known:
