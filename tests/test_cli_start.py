@@ -78,6 +78,25 @@ def test_ctrl_c_before_it_has_begun(tmp_path, how, strike):
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
+def test_beside_a_checkout(tmp_path):
+    """
+    Seen from the folder that it is in, a clone's folder has the package's name, and nothing of it inside.
+    """
+    (tmp_path / "coordkit").symlink_to(ROOT, target_is_directory=True)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    ended = subprocess.run(
+        [sys.executable, "-c", "import coordkit; print(coordkit.__version__)"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("name", ["coordkit", "other"])
 def test_a_program_that_uses_the_library_keeps_its_signals(tmp_path, name):
     """
