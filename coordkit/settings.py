@@ -58,7 +58,7 @@ def resolve(url: str | typing.Iterable[str] | None, arguments: dict[str, typing.
     found: Layer = {}
     for layer in (
         {name: (value, "argument") for name, value in arguments.items() if value is not None},
-        {} if url is None else _all_from(_from_argument(url), "URL"),
+        {} if url is None else _from_argument(url),
         _from_environment(),
         _from_etcdctl(),
         _all_from(
@@ -80,14 +80,21 @@ def _all_from(values: dict[str, typing.Any], source: str) -> Layer:
     return {name: (value, source) for name, value in values.items()}
 
 
-def _from_argument(url: object) -> dict[str, typing.Any]:
+def _from_argument(url: object) -> Layer:
     if isinstance(url, str):
         if not url.strip():
             raise errors.InvalidValue("url is empty; leave it out for COORDKIT_URL, or for the default")
-        return from_url(url)
+        return _from_url(url, "URL")
     if isinstance(url, bytes) or not isinstance(url, collections.abc.Iterable):
         raise errors.InvalidValue(f"url must be a str or several of them, not {type(url).__name__}")
-    return {"endpoints": tuple(url)}
+    return _all_from({"endpoints": tuple(url)}, "URL")
+
+
+def _from_url(url: str, source: str) -> Layer:
+    try:
+        return _all_from(from_url(url), source)
+    except errors.InvalidValue as error:
+        raise errors.InvalidValue(f"{error} (from {source})") from None
 
 
 def _build(values: dict[str, typing.Any], sources: dict[str, str]) -> Settings:
@@ -200,11 +207,9 @@ def from_url(url: str) -> dict[str, typing.Any]:
     if scheme not in _SCHEMES:
         raise errors.InvalidValue(f"{shown!r} is no URL of etcd: expected etcd://host:port/namespace")
     userinfo, at, hosts = authority.rpartition("@")
-    found: dict[str, typing.Any] = {}
-    if hosts:
-        found["endpoints"] = tuple(f"{scheme}://{host}" for host in hosts.split(","))
-    elif _SCHEMES[scheme]:
-        raise errors.InvalidValue(f"{shown!r} names no host: what it says of TLS would be lost")
+    if not hosts:
+        raise errors.InvalidValue(f"{shown!r} names no host: expected etcd://host:port/namespace")
+    found: dict[str, typing.Any] = {"endpoints": tuple(f"{scheme}://{host}" for host in hosts.split(","))}
     if at:
         user, colon, password = userinfo.partition(":")
         found["user"] = urllib.parse.unquote(user)
@@ -237,7 +242,7 @@ def _from_environment() -> Layer:
     for name in (*sorted(_IN_URL), "user", "password", "namespace", "endpoints"):
         found.update(_variable(name, f"COORDKIT_{name.upper()}"))
     for _, (url, source) in _variable("url", "COORDKIT_URL").items():
-        found = {**_all_from(from_url(url), source), **found}
+        found = {**_from_url(url, source), **found}
     return found
 
 

@@ -12,6 +12,7 @@ DEFAULT_PORT = 2379
 
 _HOST = r"(?:\[(?P<v6>[0-9a-fA-F:.%\w]+)\]|(?P<host>[^\s:/@\[\]?#]+))"
 _HOST_PORT = re.compile(_HOST + r"(?::(?P<port>[0-9]{1,9}))?")
+_NO_HOST = re.compile(r"(?::[0-9]*)?")
 _SCHEMES = {"http": False, "https": True, "etcd": False, "etcds": True}
 
 
@@ -41,7 +42,10 @@ class Address:
             if not rest or "\0" in rest:
                 raise errors.InvalidValue(f"{shown} names no unix socket")
             return cls(path=rest, tls=tls or scheme == "unixs")
-        match = _HOST_PORT.fullmatch(rest.rstrip("/"))
+        rest = rest.rstrip("/")
+        if scheme in _SCHEMES and _NO_HOST.fullmatch(rest):
+            raise errors.InvalidValue(f"{shown} names no host: an endpoint is host:port or unix:///path")
+        match = _HOST_PORT.fullmatch(rest)
         if scheme not in _SCHEMES or match is None:
             raise errors.InvalidValue(
                 f"{shown} is no endpoint: expected host:port, https://host:port or unix:///path"
