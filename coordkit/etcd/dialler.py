@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import random
 
+import attrs
+
 from coordkit.deadline import Deadline
 from coordkit.etcd import endpoints as places
 from coordkit.etcd import options as opts
@@ -76,9 +78,15 @@ class Dialler:
         try:
             reply = channel.call(AUTHENTICATE, _Secret.of(self._options), deadline)
         except grpc.CallFailed as failure:
-            if "authentication is not enabled" in failure.status.message:
+            status = failure.status
+            if "authentication is not enabled" in status.message:
                 return
-            raise
+            if not status.from_server:
+                raise  # that names the endpoint already
+            who = f"user {self._options.user!r} at {channel.address}"
+            raise grpc.CallFailed(
+                AUTHENTICATE, attrs.evolve(status, message=f"{who}: {status.message}")
+            ) from None
         self.metadata = (("token", messages.AuthenticateResponse.FromString(reply).token),)
 
 

@@ -74,7 +74,7 @@ def public_error(failure: grpc.CallFailed, what: str) -> errors.CoordError:
     status = failure.status
     code, message = status.code, f"{what}: {_plain(status.message)}"
     outcome = Outcome.NONE if is_certainly_not_applied(status) else Outcome.UNKNOWN
-    if code is grpc.Code.DEADLINE_EXCEEDED or (status.from_server and status.message == _OUT_OF_TIME):
+    if code is grpc.Code.DEADLINE_EXCEEDED or (status.from_server and status.message.endswith(_OUT_OF_TIME)):
         return errors.DeadlineExceeded(message, outcome)
     if status.from_server:
         for text, kind in _REFUSALS:

@@ -798,7 +798,7 @@ class TestAuthentication:
     @pytest.mark.parametrize(("user", "password"), [("ann", "wrong"), ("nobody", SECRET), ("ann", "")])
     def test_a_wrong_password_is_wrong_at_once(self, guarded, user, password):
         """
-        It is not tried again until the timeout, and the message shows no password.
+        It is not tried again until the timeout; the message names the user and the server, and no password.
         """
         call = Call(
             lambda: coordkit.connect(guarded.url, user=user, password=password or SECRET[:-1], timeout=60)
@@ -807,6 +807,7 @@ class TestAuthentication:
         error = call.ended(20).error
 
         assert isinstance(error, errors.Unauthenticated)
+        assert f"user '{user}' at {guarded.endpoint}" in str(error)
         assert SECRET[:-1] not in f"{error} {error!r} {error.__cause__!r}"
 
     def test_without_credentials_nothing_works(self, guarded):
