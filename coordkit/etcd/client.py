@@ -117,7 +117,7 @@ class Client:
             try:
                 reply = reply_type.FromString(self._call(method, payload, limit))  # type: ignore[attr-defined]
             except grpc.CallFailed as failure:
-                error = mapping.public_error(failure, _describe(method, request))
+                error = mapping.public_error(failure, _describe(method, request), len(payload))
                 if isinstance(error, errors.OUTAGE):
                     # What an earlier attempt may have done stays in doubt; a read never did anything.
                     doubtful = (doubtful or error.outcome is errors.Outcome.UNKNOWN) and method != RANGE

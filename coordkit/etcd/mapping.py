@@ -32,7 +32,13 @@ _REFUSALS: tuple[tuple[str, type[errors.Rejected]], ...] = (
     ("revision in header is old", errors.Unauthenticated),
 )
 
-_HINTS = {"user name is empty": "; this etcd wants a user and a password: user=, password=, or COORDKIT_USER"}
+_SIZE = "; it has {size_bytes} bytes, and etcd takes 1572864 unless its --max-request-bytes says otherwise"
+_HINTS = {
+    "user name is empty": "; this etcd wants a user and a password: user=, password=, or COORDKIT_USER",
+    "request is too large": _SIZE,
+    "larger than max": _SIZE,
+    "too many operations in txn": "; etcd takes 128 unless its --max-txn-ops says otherwise",
+}
 
 # The token is unknown, has run out, or is older than the last change of the accounts.  The last text is that
 # of servers up to 3.5 at least, which let the error of their store through, with code UNKNOWN.
@@ -64,12 +70,13 @@ def is_certainly_not_applied(status: grpc.Status) -> bool:
     return any(text in status.message for text in _NOT_APPLIED) or is_stale_token(status)
 
 
-def public_error(failure: grpc.CallFailed, what: str) -> errors.CoordError:
+def public_error(failure: grpc.CallFailed, what: str, size_bytes: int = 0) -> errors.CoordError:
     """The error for the user.
 
     Args:
         failure: How the call ended.
         what: The operation and its key, for the message.
+        size_bytes: Of the request.
     """
     status = failure.status
     code, message = status.code, f"{what}: {_plain(status.message)}"
@@ -79,7 +86,7 @@ def public_error(failure: grpc.CallFailed, what: str) -> errors.CoordError:
     if status.from_server:
         for text, kind in _REFUSALS:
             if text in status.message:
-                return kind(message + _HINTS.get(text, ""))
+                return kind(message + _HINTS.get(text, "").format(size_bytes=size_bytes))
         if "has been compacted" in status.message:
             return errors.Gap(message, 0)
         if code is grpc.Code.PERMISSION_DENIED:

@@ -399,11 +399,12 @@ class TestRefusals:
     @pytest.mark.parametrize("size", [1_600_000, 2 * 2**20, 5 * 2**20])
     def test_too_large_a_value(self, coord, prefix, size):
         """
-        etcd takes 1.5 MiB; its transport 2 MiB: both say TooLarge, and name the key.
+        etcd takes 1.5 MiB; its transport 2 MiB: both say TooLarge, and name the key, the size and the limit.
         """
         value = (SECRET * (size // len(SECRET) + 1)).encode()
 
-        self.refused(errors.TooLarge, lambda: coord.kv.put(prefix + "big", value), words=f"put {prefix}big")
+        words = rf"put {prefix}big: .* larger?\b.* has {str(size)[:4]}\d+ bytes, and etcd takes 1572864"
+        self.refused(errors.TooLarge, lambda: coord.kv.put(prefix + "big", value), words=words)
 
         coord.kv.put(prefix + "big", b"x" * 1_500_000)
 
@@ -414,9 +415,8 @@ class TestRefusals:
         ops = [kv.put(f"{prefix}{number}".encode(), SECRET.encode()) for number in range(129)]
 
         coord.kv.txn().then(*ops[:128]).commit()
-        self.refused(
-            errors.TooLarge, coord.kv.txn().then(*ops).commit, words="too many operations in txn request"
-        )
+        words = "too many operations in txn request; etcd takes 128"
+        self.refused(errors.TooLarge, coord.kv.txn().then(*ops).commit, words=words)
 
     def test_the_same_key_put_twice(self, coord, prefix):
         """

@@ -6,6 +6,7 @@ An error in words, at once, and nothing is left of it.  Queues and topics have t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -59,9 +60,11 @@ class TestTooLarge:
     @pytest.mark.parametrize("use", LARGE_USES.values(), ids=LARGE_USES)
     def test_it_is_refused(self, coord, namespace, use):
         """
-        TooLarge; nothing is stored, and nobody stands in line.
+        TooLarge says how large it is; nothing is stored, and nobody stands in line.
         """
-        refused(use, coord, errors.TooLarge)
+        said = refused(use, coord, errors.TooLarge)
+        (size_bytes,) = map(int, re.findall(r"(\d+) bytes", said))
+        assert len(LARGE) <= size_bytes < len(LARGE) + 1000
 
         wait_until(lambda: not leased(coord), what="an empty line")
         left = [each.key for each in coord.kv.range(f"/{namespace}/")]
