@@ -110,17 +110,31 @@ class Election:
             What `fn` returned from a leadership that was verified; None after `cancel`.
 
         Raises:
-            AcquireTimeout: Not elected in time.
-            SessionLost: With a session of the caller's own, which is not replaced.
+            AcquireTimeout: Not elected in time; an outage, or a server without space, is waited out.
+            SessionLost, QuotaExceeded: With a session of the caller's own, which is not replaced.
 
         Cost: as `campaign` and `resign`.  After a loss it pauses: 0.1 s, doubled up to 5 s, jittered.
         """
         stored = None if value is None else keys.to_bytes(value)
         deadline, cancel = Deadline.after(timeout), self._cancel
         pause_s = FIRST_PAUSE_S
+        trouble: errors.CoordError | None = None  # why the last campaign ended before it had begun
         while True:
-            leadership = self._stand(stored, deadline, cancel)
-            if leadership is not None:
+            try:
+                leadership = self._campaign(stored, deadline, cancel)
+            except errors.Cancelled:
+                return None
+            except (errors.SessionLost, errors.QuotaExceeded) as error:
+                if isinstance(self._source, Session):
+                    raise
+                trouble = error  # which may pass
+            except errors.AcquireTimeout as late:
+                if trouble is None or late.__context__ is None:
+                    raise  # it stood in line
+                told = f"not elected in {self.name!r} in time: {trouble}"
+                raise errors.AcquireTimeout(told, late.outcome) from trouble
+            else:
+                trouble = None
                 elected_s = time.monotonic()
                 over, result = _lead(leadership, fn)
                 if over:
@@ -256,17 +270,6 @@ class Election:
             finally:
                 with self._lock:
                     self._waits.pop(ticket, None)
-
-    def _stand(self, stored: bytes | None, deadline: Deadline, cancel: threading.Event) -> Leadership | None:
-        """A campaign of `run`: None when it was cancelled, or failed for a reason that may pass."""
-        try:
-            return self._campaign(stored, deadline, cancel)
-        except errors.Cancelled:
-            return None
-        except (errors.SessionLost, errors.QuotaExceeded):
-            if isinstance(self._source, Session):
-                raise
-            return None
 
     def _take_office(self, line: waitlist.Line, ticket: tickets.Ticket) -> Leadership:
         leadership = Leadership(self.name, line, ticket)

@@ -138,6 +138,14 @@ class TestOutOfSpace:
         wait_until(lambda: not leased(full), what="an empty line")
         assert full.session.alive
 
+    def test_a_run_that_could_not_stand_says_why(self, full):
+        """
+        It tries again as long as it has time; what it says then is what kept it, not that no reply came.
+        """
+        said = refused(lambda coord: coord.election("x").run(print, timeout=1), full, errors.AcquireTimeout)
+
+        assert "space" in said
+
     def test_what_gives_something_back_passes(self, etcd_binary):
         """
         Releases, resignations, openings, acks; afterwards nothing is held, and all can be used again.
