@@ -125,7 +125,8 @@ class Watcher:
 
         Raises:
             WatchTimedOut: Not within the timeout.
-            RpcError: etcd refuses it.
+            RpcError: etcd refuses it; CANCELLED when this client is closed meanwhile.
+            Closed: It was closed before.
         """
         self._check_open()
         request = messages.WatchCreateRequest(
@@ -143,9 +144,14 @@ class Watcher:
         try:
             listener.watch = self._shared.begin(request, listener)
             self._await(listener)
-            self._check_open()
-        except BaseException:
+            if self._closed:
+                raise _cancelled()
+        except BaseException as error:
             self.cancel(number)
+            if listener.watch is not None:
+                listener.watch.cancel()  # `close` may have taken the listener, and not seen its watch
+            if isinstance(error, errors.Closed):
+                raise _cancelled() from error
             raise
         return number
 
@@ -170,12 +176,16 @@ class Watcher:
         self._shared.close()
         while self._listeners:
             _, listener = self._listeners.popitem()
-            message = "this etcd3 client was closed"
-            listener.fail(facade_channel.CallError(watch.METHOD, grpc.Code.CANCELLED, message))
+            listener.fail(_cancelled())
 
     def _check_open(self) -> None:
         if self._closed:
             raise errors.Closed("this etcd3 client was closed")
+
+
+def _cancelled() -> facade_channel.CallError:
+    """For whoever waits while this client is closed."""
+    return facade_channel.CallError(watch.METHOD, grpc.Code.CANCELLED, "this etcd3 client was closed")
 
 
 def _to_bytes(text: bytes | str) -> bytes:

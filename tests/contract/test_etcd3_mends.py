@@ -830,6 +830,45 @@ class TestClose:
             with pytest.raises(coordkit.Closed):
                 call()
 
+    @pytest.mark.parametrize("whole", [False, True], ids=["client", "coordinator"])
+    @pytest.mark.parametrize("moment", ["noted", "begun", "standing"])
+    def test_a_watch_that_is_being_begun(self, etcd, monkeypatch, moment, whole):
+        """
+        As any that waits it is told CANCELLED, however far it has come; nothing of it stays.
+        """
+        import grpc
+
+        coordinator = coordkit.connect(etcd.url)
+        client = coordinator.etcd
+        watcher = client.watcher
+        close = coordinator.close if whole else client.close
+        begin, await_ = watcher._shared.begin, watcher._await
+
+        def begin_and_close(request: Any, listener: Any) -> Any:
+            if moment == "noted":
+                close()
+            begun = begin(request, listener)
+            if moment == "begun":
+                close()
+            return begun
+
+        def await_and_close(listener: Any) -> None:
+            await_(listener)
+            if moment == "standing":
+                close()
+
+        monkeypatch.setattr(watcher._shared, "begin", begin_and_close)
+        monkeypatch.setattr(watcher, "_await", await_and_close)
+
+        with pytest.raises(grpc.RpcError) as told:
+            client.watch("a")
+
+        assert told.value.code() is grpc.StatusCode.CANCELLED
+        assert not (watcher._listeners or watcher._shared._queue or watcher._shared._live)
+        with pytest.raises(coordkit.Closed):
+            client.watch("a")
+        coordinator.close()
+
     def test_no_thread_stays(self, private):
         """
         After the end none of the threads is left that streams and callbacks ran on.
