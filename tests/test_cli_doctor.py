@@ -25,7 +25,7 @@ from coordkit.wire import address, channel, messages
 
 PASSWORD = "canary-pa55word"
 NOWHERE = "127.0.0.1:1"  # a port that needs privileges; nobody here has them
-TIMEOUT = ("--timeout", "10")
+TIMEOUT = ("--request-timeout", "10")
 
 
 @pytest.fixture(autouse=True)

@@ -183,6 +183,17 @@ class TestProcesses:
         assert (put.returncode, out, err) == (0, b"", b"")
         assert [each.stored for each in jobs.peek(9)] == [b"first", b"second", b"third", b"last"]
 
+    def test_a_dash_is_standard_input(self, start, here, jobs):
+        """
+        Where it stands among the values; behind two dashes it is an item.  A dedup id is for one item alone.
+        """
+        put = start("put", "jobs", "a", "-", "b", "--", "-")
+        put.communicate(b"first\nlast")
+        assert here("put", "jobs", "--dedup-id", "x", "--", "-") == (0, b"")
+
+        assert [each.stored for each in jobs.peek(9)] == [b"a", b"first", b"last", b"b", b"-", b"-"]
+        assert here("put", "jobs", "-", "--dedup-id", "y") == (2, b"")
+
     @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_gives_back_what_was_not_finished(self, start, jobs, tmp_path, number, status):
         """

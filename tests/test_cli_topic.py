@@ -100,6 +100,16 @@ def test_a_cursor_goes_on_where_the_last_one_ended(run):
     assert run("sub", "log", "--cursor", "me", "--count", "1")[1] == b"3\n"
 
 
+def test_it_waits_as_long_as_it_was_told(run, namespace):
+    """
+    For the next message each time; the status tells whether there was any.
+    """
+    assert run("sub", "log", "--retained", "--wait", "0.05") == (75, b"", b"")
+    run("pub", "--retain", "all", "log", "1", "2")
+
+    assert run("sub", "log", "--from", "all", "--count", "3", "-w", "1") == (0, b"1\n2\n", b"")
+
+
 def test_what_is_missing_is_told(run):
     """
     On standard error, and by the status.
@@ -157,6 +167,16 @@ def test_lines_are_published_as_they_come(start, coord):
         assert subscription.get(20).value == b"first"
         process.communicate(b"ond\n", timeout=20)
         assert subscription.get(20).value == b"second"
+
+
+def test_a_dash_is_standard_input(start, run):
+    """
+    Where it stands among the values; behind two dashes it is a message.
+    """
+    process = start("pub", "--retain", "all", "log", "a", "-", "b", "--", "-")
+    process.communicate(b"first\nlast", timeout=20)
+
+    assert run("sub", "log", "--from", "all", "--count", "5")[1] == b"a\nfirst\nlast\nb\n-\n"
 
 
 def test_it_takes_a_topic_as_others_use_it(run, coord):

@@ -21,7 +21,7 @@ Run = Callable[[argparse.Namespace], int]
 #: Those settings of `connect` that every command takes, with what they are.
 GIVEN = {
     "namespace": "the first segment of all keys",
-    "timeout": "in seconds, for dialling and for each request",
+    "timeout": "in seconds, for dialling and for each request; not for what is waited for",
     "user": "for etcd's authentication; a password is taken from the URL or the environment",
     "cacert": "file of the certificate authority",
     "cert": "file of our certificate",
@@ -87,8 +87,16 @@ def connection(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--url", help="as in etcd://me:secret@db1:2379,db2:2379/app")
     where.add_argument("--endpoints", help="host:port,host:port")
     for name, what in GIVEN.items():
-        kind = positive if name == "timeout" else str
-        group.add_argument(f"--{name}", type=kind, metavar="FILE" if name in FILES else None, help=what)
+        if name == "timeout":
+            flags = ("--request-timeout", "--timeout")
+            group.add_argument(*flags, dest=name, type=positive, metavar="SEC", help=what)
+        else:
+            group.add_argument(f"--{name}", metavar="FILE" if name in FILES else None, help=what)
+
+
+def wait(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add --wait."""
+    parser.add_argument("-w", "--wait", type=duration, metavar="SEC", help=what)
 
 
 def speech(parser: argparse.ArgumentParser) -> None:

@@ -7,11 +7,11 @@ import base64
 import datetime
 import json
 import math
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from coordkit.cli import failure, options, stock, terminal
+from coordkit.cli.queue import items
 
 if TYPE_CHECKING:
     import coordkit
@@ -22,9 +22,10 @@ examples:
   tail -F app.log | coordkit topic pub --retain 100000 log
   coordkit topic pub numbers -- -1 -2
 
-Options come before the values, and values that begin with a dash behind --.  Without values each line of
-standard input is a message; what can be read at once is published together.  Without --retain a topic is
-published to as others use it; a new one is live.  The revision of the last message is printed.
+Options come before the values, and values that begin with a dash behind --.  A value that is a dash, or no
+value at all, stands for standard input: each of its lines is a message, and what can be read at once is
+published together; behind -- a dash is a message.  Without --retain a topic is published to as others use it;
+a new one is live.  The revision of the last message is printed.
 
 exit status: 0; 1 refused by etcd; 2 others use this topic in another way; 69 when etcd does not answer, and
 what was read last may have been published or not; 130 Ctrl-C"""
@@ -34,14 +35,14 @@ examples:
   coordkit topic sub chat
   coordkit topic sub log --from all --count 10
   coordkit topic sub log --cursor archiver --json | jq .value
-  coordkit topic sub log --from 4711
+  coordkit topic sub log --from 4711 --wait 5                     until none has come for so long
 
 A message a line.  Messages that were compacted or trimmed before they were read are told on standard error;
 then it goes on with what is left.  With --cursor it begins where the last one of that name has ended; a
 message counts as done once it was printed.
 
-exit status: 0 after --count messages; 1 the same, but messages were missed; 69 when etcd does not answer;
-130 Ctrl-C"""
+exit status: 0 after --count messages, or when no other came in time; 1 the same, but messages were missed; 75
+when none came at all; 69 when etcd does not answer; 130 Ctrl-C"""
 
 _TRIM = """\
 examples:
@@ -53,7 +54,6 @@ By age it goes by the clocks of the publishers and by that of this machine.
 exit status: 0; 2 the topic is live; 69 when etcd does not answer"""
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_READ_BYTES = 2**16
 
 
 def register(commands: Any) -> None:
@@ -62,7 +62,7 @@ def register(commands: Any) -> None:
     pub = options.command(group, "pub", "publish messages", _PUB, publish)
     pub.usage = "coordkit topic pub [options] NAME [VALUE...] [-- VALUE...]"
     pub.add_argument("name", metavar="NAME", help="of the topic")
-    pub.add_argument("values", metavar="VALUE", nargs="*", help="a message; default: lines of standard input")
+    pub.add_argument("values", metavar="VALUE", nargs="*", help="a message; -, or none, is standard input")
     pub.add_argument("--retain", type=_retain, metavar="N|TIME|all", help="keep so many, or for 90s, 12h, 7d")
     sub = options.command(group, "sub", "print messages as they come", _SUB, subscribe)
     sub.add_argument("name", metavar="NAME", help="of the topic")
@@ -72,6 +72,7 @@ def register(commands: Any) -> None:
     )
     where.add_argument("--cursor", metavar="CURSOR", help="go on where the last of that name has ended")
     sub.add_argument("--count", type=options.count, metavar="N", help="end after so many messages")
+    options.wait(sub, "how long to wait for the next message; for ever")
     sub.add_argument("--retained", action="store_true", help="take a topic that is still empty for retained")
     sub.add_argument("--json", action="store_true", help="print a JSON document on each line")
     trim = options.command(group, "trim", "delete the oldest messages", _TRIM, trim_)
@@ -91,12 +92,8 @@ def publish(arguments: argparse.Namespace) -> int:
     with options.connect(arguments) as coord:
         topic = _topic(coord, arguments.name, arguments.retain)
         revision = 0
-        values = [*arguments.values, *(arguments.child or ())]
-        if values:
-            revision = topic.publish_many(map(os.fsencode, values))
-        else:
-            for lines in _lines():
-                revision = topic.publish_many(lines)
+        for part in items.given(arguments, b"\n"):
+            revision = topic.publish_many(part)
         if revision and not arguments.quiet:
             print(revision)
     return 0
@@ -114,16 +111,19 @@ def subscribe(arguments: argparse.Namespace) -> int:
         with topic.subscribe(start) as subscription:
             while told != arguments.count:
                 try:
-                    message = subscription.get()
+                    message = subscription.get(arguments.wait)
                 except coordkit.Gap as gap:
                     missed = True
                     if not arguments.quiet:
                         print(f"coordkit: {gap}", file=sys.stderr, flush=True)
                     continue
-                assert message is not None
+                if message is None:
+                    break
                 _show(message, arguments.json)
                 told += 1
-    return failure.VIOLATION if missed else 0
+    if missed:
+        return failure.VIOLATION
+    return 0 if told else failure.NOT_ACQUIRED
 
 
 def trim_(arguments: argparse.Namespace) -> int:
@@ -141,17 +141,6 @@ def _topic(coord: coordkit.Coordinator, name: str, retain: Any) -> coordkit.Topi
     if usage is None or not usage.retained:
         return coord.topic(name, retain=retain)  # which refuses what does not agree
     return coord.topic(name, retain=math.inf if retain is None else retain, partitions=usage.partitions)
-
-
-def _lines() -> Any:
-    """Lines of standard input, as many at once as there are."""
-    left = b""
-    while received := os.read(sys.stdin.fileno(), _READ_BYTES):
-        *lines, left = (left + received).split(b"\n")
-        if lines:
-            yield lines
-    if left:
-        yield [left]
 
 
 def _show(message: coordkit.Message, as_json: bool) -> None:

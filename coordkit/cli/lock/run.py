@@ -69,7 +69,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what all have that run a command under a hold."""
     wait = parser.add_mutually_exclusive_group()
     wait.add_argument("-n", "--no-wait", action="store_true", help="do not wait for it")
-    wait.add_argument("-w", "--wait", type=options.duration, metavar="SEC", help="wait so long at most")
+    options.wait(wait, "wait so long at most")
     ttl = "of the lease: free so long after a crash; 10"
     parser.add_argument("--ttl", type=options.positive, metavar="SEC", help=ttl)
     grace = "from TERM to KILL when it is being lost; a fifth of the TTL"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,6 +33,23 @@ def read(descriptor: int, mark: bytes) -> Iterator[list[bytes]]:
             yield whole
     if rest:
         yield [rest]
+
+
+def given(arguments: argparse.Namespace, mark: bytes) -> Iterator[list[bytes]]:
+    """What VALUE... stands for: each for itself; `-`, or none at all, for the items of standard input."""
+    behind = arguments.child or []  # as it is, be it a dash
+    batch: list[bytes] = []
+    for value in arguments.values or ([] if behind else ["-"]):
+        if value != "-":
+            batch.append(os.fsencode(value))
+            continue
+        if batch:
+            yield batch
+        batch = []
+        yield from read(sys.stdin.fileno(), mark)
+    batch += map(os.fsencode, behind)
+    if batch:
+        yield batch
 
 
 def document(value: bytes, **facts: Any) -> dict[str, Any]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from coordkit.cli import options
@@ -19,8 +17,9 @@ examples:
   tail -f access.log | coordkit queue put lines
   coordkit queue put jobs nightly --dedup-id 2026-01-31 --delay 60
 
-Options come before the values, and values that begin with a dash behind --. Without values each line of
-standard input is an item of its own, put as soon as it has come. With --dedup-id there may be one item alone.
+Options come before the values, and values that begin with a dash behind --. A value that is a dash, or no
+value at all, stands for standard input: each of its lines is an item of its own, put as soon as it has come;
+behind -- a dash is an item. With --dedup-id there may be one item alone.
 
 exit status: 0; 1 refused by etcd; 2 usage; 69 no etcd, or nobody knows whether the last items were put"""
 
@@ -29,7 +28,7 @@ def register(commands: Any) -> None:
     """Add `put`."""
     parser = options.command(commands, "put", _SUMMARY, _EXAMPLES, run)
     parser.add_argument("name", metavar="NAME", help="of the queue")
-    parser.add_argument("values", metavar="VALUE", nargs="*", help="an item; without any, standard input")
+    parser.add_argument("values", metavar="VALUE", nargs="*", help="an item; -, or none, is standard input")
     items.separated(parser)
     parser.add_argument(
         "--priority", type=_whole, default=0, metavar="N", help="0 to 999; a lower one is first"
@@ -46,14 +45,14 @@ def run(arguments: argparse.Namespace) -> int:
     from coordkit.cli import failure, views
 
     options.listen(arguments)
-    arguments.values += arguments.child or ()
-    if arguments.dedup_id is not None and len(arguments.values) != 1:
+    alone = len(arguments.values) + len(arguments.child or ()) == 1 and arguments.values != ["-"]
+    if arguments.dedup_id is not None and not alone:
         raise failure.CommandFailed("--dedup-id goes with one VALUE", failure.USAGE)
     ids: list[str] = []
     count = 0
     with options.connect(arguments) as coord:
         queue = coord.queue(arguments.name)
-        for part in _parts(arguments):
+        for part in items.given(arguments, items.separator(arguments)):
             dedup = None if arguments.dedup_id is None else [arguments.dedup_id]
             put = queue.put_many(part, priority=arguments.priority, delay=arguments.delay, dedup_ids=dedup)
             count += len(put)
@@ -63,13 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.verbose:
         print(f"coordkit: {count} items were put into {arguments.name!r}", file=sys.stderr)
     return 0
-
-
-def _parts(arguments: argparse.Namespace) -> Iterator[list[bytes]]:
-    if arguments.values:
-        yield [os.fsencode(value) for value in arguments.values]
-    else:
-        yield from items.read(sys.stdin.fileno(), items.separator(arguments))
 
 
 def _whole(text: str) -> int:

@@ -44,8 +44,7 @@ def register(commands: Any) -> None:
     many = parser.add_mutually_exclusive_group()
     many.add_argument("--count", type=options.count, default=1, metavar="N", help="how many items; 1")
     many.add_argument("--follow", action="store_true", help="go on for ever")
-    wait = "how long to wait for the next item; for ever"
-    parser.add_argument("--wait", type=options.duration, metavar="SEC", help=wait)
+    options.wait(parser, "how long to wait for the next item; for ever")
     items.separated(parser)
     tries = "how often an item is delivered before it is a dead letter; 5"
     parser.add_argument("--max-deliveries", type=options.count, default=5, metavar="N", help=tries)
