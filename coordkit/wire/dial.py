@@ -116,7 +116,10 @@ def _connect(family: int, target: typing.Any, deadline: Deadline, shares: int) -
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         _set_timeout(sock, deadline, shares)
-        sock.connect(target)
+        try:
+            sock.connect(target)
+        except ConnectionResetError as error:
+            raise _left("as soon as it stood") from error
         if family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:

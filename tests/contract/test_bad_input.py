@@ -175,10 +175,10 @@ class TestPeers:
 
         assert "TLS" in str(error)
 
-    @pytest.mark.parametrize(("scheme", "told"), [("etcds", "TLS"), ("etcd", "closed the connection")])
-    def test_a_server_that_hangs_up_on_what_we_say(self, scheme, told):
+    @pytest.mark.parametrize(("scheme", "when"), [("etcds", "in the TLS handshake"), ("etcd", "before it said")])
+    def test_a_server_that_hangs_up_on_what_we_say(self, scheme, when):
         """
-        It has not read it, so that the connection is reset: the error says where we were.
+        It has not read it, so that the connection is reset: the error says where we were, if we got that far.
         """
         with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -196,7 +196,7 @@ class TestPeers:
 
             error = refusal(lambda: coordkit.connect(url, timeout=1), errors.Unavailable)
 
-            assert told in str(error)
+            assert re.search(f"closed the connection ({when}|as soon as it stood)", str(error)), str(error)
             listener.shutdown(socket.SHUT_RDWR)
 
     def test_plain_to_a_tls_port(self, etcd_binary, tmp_path):
