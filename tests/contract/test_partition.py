@@ -91,7 +91,7 @@ class TestCallers:
         A write may have been applied or not; a wait for a lock was in vain; nobody hangs.
         """
         alone, _ = sides
-        coord = only(alone)
+        coord = only(alone, ttl=60)  # its session outlives this
         coord.kv.put("/known", b"")
 
         with partition(networked, alone):
