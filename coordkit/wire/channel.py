@@ -16,7 +16,7 @@ import weakref
 
 import attrs
 
-from coordkit import errors
+from coordkit import errors, interrupts
 from coordkit.deadline import NEVER, Deadline
 from coordkit.wire import address as addresses
 from coordkit.wire import calls, dial, frames, grpc, http2, inbox, outbox, rota, switchboard, tls, watchdog
@@ -123,6 +123,7 @@ class Channel:
             raise grpc.no_connection(f"{address}: {reason}", tls.is_lasting(error)) from error
         channel._outbox.sent_bytes = sent_bytes
         if not channel._rota.callers_read:
+            interrupts.spare_our_greenlets()
             channel._start_standby()
         return channel
 

@@ -18,24 +18,11 @@ GRACE_S = 10.0
 SETTLE_S = 0.15
 
 CTRL_C = """
-import signal, sys
+import sys
 url, tests = sys.argv[1:]
 sys.path.insert(0, tests)
-import coordkit, greenlet
+import coordkit
 from contract import waits
-
-main = greenlet.getcurrent()
-
-def strike(number, frame):
-    # Under gevent a signal strikes whichever greenlet runs: mostly the hub, whose parent is the main one.
-    # One of coordkit's own must not be struck in its place: then it comes a moment later.
-    struck = greenlet.getcurrent()
-    if struck is main or struck.parent is main:
-        raise KeyboardInterrupt
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
-
-signal.signal(signal.SIGINT, strike)
-signal.signal(signal.SIGALRM, strike)
 
 for number, name in enumerate(waits.WAITS):
     where = f"{url}-{number}"
@@ -66,6 +53,61 @@ def test_ctrl_c(etcd, namespace, coord, child):
 
     assert verified == list(WAITS)
     assert process.wait(GRACE_S) == 0
+
+
+STRUCK_READER = """
+import os, signal, sys, threading
+import coordkit
+from coordkit.deadline import NEVER
+
+with coordkit.connect(sys.argv[1]) as coord, coordkit.connect(sys.argv[1]) as other:
+    channel = coord.client.channel(NEVER)
+    receive = channel._board.receive
+    armed, bell = threading.Event(), threading.Event()
+
+    def receive_and_strike(received):
+        if armed.is_set():
+            armed.clear()
+            os.kill(os.getpid(), signal.SIGINT)  # it is the reader that runs now
+        return receive(received)
+
+    def ask():
+        while bell.wait():
+            bell.clear()
+            coord.kv.get("a")
+
+    channel._board.receive = receive_and_strike
+    threading.Thread(target=ask, daemon=True).start()
+    held = other.lock("a")
+    held.acquire()
+    lock = coord.lock("a")
+    for _ in range(int(sys.argv[2])):
+        try:
+            armed.set()
+            bell.set()
+            lock.acquire()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+    held.release()
+    lock.acquire()
+    assert coord.client.channel(NEVER) is channel
+    print("held", flush=True)
+    lock.release()
+"""
+
+
+def test_ctrl_c_passes_the_reader_by(mode, etcd, namespace, child):
+    """
+    Under gevent it strikes whichever greenlet runs: from ours the main one gets it, and the connection lives.
+    """
+    if mode != "gevent":
+        pytest.skip("in plain threads the main thread is struck, whatever it does")
+    process = child(STRUCK_READER, f"etcd://{etcd.endpoint}/{namespace}", "50")
+
+    told = process.communicate(timeout=50)[0].splitlines()
+
+    assert told == ["interrupted"] * 50 + ["held"]
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("how", ["kill", "timeout"])
