@@ -45,15 +45,28 @@ class Watched:
     def _guide(self, ticket: Ticket) -> Ticket | None:
         """The predecessor, if it is of this process: then nothing has to be watched.  Under the lock.
 
-        While its key is there it is not our turn, and its ticket's end tells us.  If it was its turn by then,
-        nobody is before us any more: nobody was before it, nobody is between us, and none can appear.
+        While its key is there it is not our turn.  Its ticket tells us when it is its turn, and of its end.
         """
         guide = self._tickets.get(ticket.predecessors[0])
         # Names come back: it must be older than we are.
         if guide is None or not guide.stands or not 0 < guide.create_revision < ticket.create_revision:
             return None
         guide.followers.append(ticket)
+        if guide.phase is Phase.READY:
+            ticket.come_near(guide)
         return guide
+
+    def _turn_comes(self, ticket: Ticket) -> None:
+        """It is its turn.  Under the lock.
+
+        It waits no more, so that from here on it may hear nothing of its own end: who follows looks after
+        itself, and wakes for that unless the watch will tell it all.
+        """
+        ticket.phase = Phase.READY
+        for other in ticket.followers:
+            other.come_near(ticket)
+            if not self.covers(other.snapshot_revision):
+                other.waiter.wake()
 
     def covers(self, revision: int) -> bool:
         """Whether every deletion since then has been, or will be, told; unless `on_missed` is told first."""

@@ -84,17 +84,17 @@ class Ticket:
         """Whether its key may be in line, as far as is known here."""
         return self.phase is not Phase.GONE and self.phase is not Phase.LEFT
 
-    def tell_followers(self, nobody_left: bool = False) -> None:
-        """It stands no more.  Under the line's lock.
-
-        Args:
-            nobody_left: Its key is certainly gone, and nobody was before it.
-        """
+    def tell_followers(self) -> None:
+        """It stands no more.  Under the line's lock."""
         for other in self.followers:
-            if nobody_left:
-                # They are told of their own ends all the time: they know as much as if they were near.
-                other.ahead, other.is_far = {}, False
             other.waiter.wake()
+
+    def come_near(self, guide: Ticket) -> None:
+        """It is the guide's turn, so of those before us only the guide is left.  Under the line's lock.
+
+        Nobody was before it, nobody is between us, and none can appear.
+        """
+        self.ahead, self.is_far = {guide.key: guide.create_revision}, False
 
     @property
     def is_through(self) -> bool:
@@ -149,10 +149,9 @@ class Ticket:
         """A key of the line was deleted at `revision`.  Under the line's lock."""
         if key == self.key and self.create_revision:
             if self.phase is not Phase.LEFT and revision > self.create_revision:
-                was_first = self.phase is Phase.READY
                 self.phase = Phase.GONE
                 self.waiter.wake()
-                self.tell_followers(nobody_left=was_first)
+                self.tell_followers()
                 if self.on_gone is not None:
                     self.on_gone(f"its key was deleted at revision {revision}")
             return

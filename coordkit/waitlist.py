@@ -210,7 +210,7 @@ class Line(linewatch.Watched):
             return
         # What the snapshot itself shows needs no strike.
         if ticket.is_free or (self._told_of_us and self.covers(ticket.snapshot_revision)):
-            ticket.phase = Phase.READY
+            self._turn_comes(ticket)
 
     def _wait(self, ticket: Ticket, deadline: Deadline) -> None:
         """Sleep until something may have changed; open what must be watched; read what cannot be known."""
@@ -315,15 +315,15 @@ class Line(linewatch.Watched):
             self._read(ticket, deadline)
 
     def _follow(self, ticket: Ticket, guide: Ticket, deadline: Deadline) -> bool:
-        """Wait until the guide is gone, or we are told that it is our turn; whether we must read."""
+        """Wait until the guide is gone, or its turn comes and brings us near; whether we must read."""
         limit = deadline.sooner(ticket.session.ttl_s)
         while not ticket.cancelled and not limit.expired:
             ticket.waiter.done = False
             ticket.session.check()
-            if ticket.phase is not Phase.WAITING or not guide.stands:
+            if ticket.phase is not Phase.WAITING or ticket.ahead is not None or not guide.stands:
                 break
             ticket.session.client.wait(ticket.waiter, limit)
-        return ticket.ahead is None
+        return ticket.ahead is None or limit.expired
 
     def _watch_predecessors(self, ticket: Ticket, deadline: Deadline) -> bool:
         """Wait until a predecessor goes; whether we must read."""
@@ -431,7 +431,7 @@ class Line(linewatch.Watched):
                 or heir.create_revision != head.create_revision
             ):
                 return
-            heir.phase = Phase.READY
+            self._turn_comes(heir)
         heir.waiter.wake()
 
     # For people.

@@ -487,14 +487,13 @@ def the_guide_goes_before_its_turn(stage: Stage) -> None:
 
 
 def own_key_deleted_while_following(stage: Stage) -> None:
-    """Far back, behind one of our own process: our own key goes before the other one is released."""
+    """Far back, behind one of our own process: our own key goes, and later it is the other one's turn."""
     member, before, guide, attempt = guided_far_back(stage)
-    mine = stage.keys()[-1]
+    withheld = stage.meddler.stop_request(meddling.both(meddling.of(member), puts(stage)), times=math.inf)
+    stage.delete(stage.keys()[-1])
+    rival = stage.stranger("rival")
     stage.delete(*before)
     stage.must_be_held(guide)
-    rival = stage.stranger("rival")
-    withheld = stage.meddler.stop_request(meddling.both(meddling.of(member), puts(stage)), times=math.inf)
-    stage.delete(mine)
     held, told = guide.lock.key, threading.Event()
     stage.meddler.on_events(member.session.link.watcher, lambda keys: held in keys and told.set())
     reply = stage.meddler.stop_reply(meddling.both(meddling.of(member), deletes(stage)))
@@ -523,6 +522,33 @@ def who_follows_needs_no_read(stage: Stage) -> None:
     guide.lock.release()
 
     stage.must_be_held(attempt)
+    attempt.lock.release()
+
+
+def a_guide_that_holds_goes_and_no_watch_stood(stage: Stage) -> None:
+    """Its key is deleted by hand, and its holder, who waits for nothing, may not hear of that for long."""
+    _, before, guide, attempt = guided_far_back(stage, watched=False)
+    stage.delete(*before)
+    stage.must_be_held(guide)
+
+    stage.delete(guide.lock.key)
+
+    stage.must_be_held(attempt, "nobody is before it")
+    attempt.lock.release()
+
+
+def a_guide_that_holds_goes_in_compacted_history(stage: Stage) -> None:
+    """The same, and the watch that stood has missed it."""
+    member, before, guide, attempt = guided_far_back(stage)
+    stage.delete(*before)
+    stage.must_be_held(guide)
+    cut_stream(stage, member)
+    stage.delete(guide.lock.key)
+    stage.compact()
+
+    stage.meddler.let_watches_go()
+
+    stage.must_be_held(attempt, "nobody is before it")
     attempt.lock.release()
 
 
@@ -843,10 +869,11 @@ def far_watches(member) -> int:
     )
 
 
-def guided_far_back(stage: Stage) -> tuple[Any, list[bytes], Any, Any]:
+def guided_far_back(stage: Stage, watched: bool = True) -> tuple[Any, list[bytes], Any, Any]:
     """A member whose watch stands; strangers' keys; behind them two of its waiters: guide and follower."""
     member = stage.enter()
-    stage.watch_early(member)
+    if watched:
+        stage.watch_early(member)
     before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
     guide, attempt = stage.join(stage.lock(member)), stage.join(stage.lock(member))
     wait_until(lambda: follows(stage, member), what="following")

@@ -175,7 +175,8 @@ def nobody_tells_whoever_reads_far_back(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_guides_end_is_our_turn(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Ticket, "strike", "nobody_left=was_first", "nobody_left=True")
+    rule = "other.waiter.wake()"
+    mutate(patch, waitlist.Ticket, "tell_followers", rule, f"other.ahead = {{}}; {rule}")
 
 
 def who_follows_is_not_told_of_its_own_end(patch: pytest.MonkeyPatch) -> None:
@@ -189,8 +190,17 @@ def who_follows_is_not_told_of_its_own_end(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_guides_end_tells_nothing(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Ticket, "strike", "nobody_left=was_first", "nobody_left=False")
+    mutate(patch, linewatch.Watched, "_turn_comes", "other.come_near(ticket)", "pass")
     patch.setattr(waitlist.Line, "_hand_over", lambda self, release: None)
+
+
+def who_follows_a_holder_needs_no_watch(patch: pytest.MonkeyPatch) -> None:
+    rule = "not self.covers(other.snapshot_revision)"
+    mutate(patch, linewatch.Watched, "_turn_comes", rule, "False")
+
+
+def a_holder_is_followed_to_its_end(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, linewatch.Watched, "_turn_comes", "other.come_near(ticket)", "pass")
 
 
 def a_read_need_not_show_our_key(patch: pytest.MonkeyPatch) -> None:
@@ -282,6 +292,11 @@ PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.the_guide_goes_before_its_turn: [the_guides_end_is_our_turn],
     scenarios.own_key_deleted_while_following: [who_follows_is_not_told_of_its_own_end],
     scenarios.who_follows_needs_no_read: [a_guides_end_tells_nothing],
+    scenarios.a_guide_that_holds_goes_and_no_watch_stood: [
+        who_follows_a_holder_needs_no_watch,
+        a_holder_is_followed_to_its_end,
+    ],
+    scenarios.a_guide_that_holds_goes_in_compacted_history: [a_holder_is_followed_to_its_end],
     scenarios.compaction_while_near: [a_gap_is_ignored],
     scenarios.own_key_deleted_in_compacted_history: [after_a_gap_nobody_reads],
     scenarios.compaction_while_far: [a_gap_far_back_is_ignored],

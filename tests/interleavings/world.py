@@ -54,6 +54,7 @@ class Weather:
     back: float = 0.0  # who leaves is one of those right before us
     others: int = 20  # who stands in line at the start, at most
     acts: int = 40  # what happens before it grows quiet
+    brief: float = 0.1  # where several of ours hold in turn: an action is that a holder lets go
 
 
 class Store:
@@ -226,7 +227,7 @@ class Client:
 
     def unary(self, method: str, request: Any, reply_type: Any, deadline: Deadline, repeatable: bool) -> Any:
         assert method == leases.REVOKE
-        self._world.revoke()
+        self._world.revoke(request.ID)
 
     def wait(self, waiter: Any, deadline: Deadline) -> bool:
         if not waiter.done:
@@ -257,20 +258,31 @@ class World:
         self.granted: set[int] = set()  # fences
         self.joined: list[bytes] = []  # the names that were asked for since `stir`
         self.unwanted: dict[bytes, int] = {}  # names that nobody waits in any more, from a revision on
-        self.client = Client(self)
-        self.session = self._open_session()
+        self.leases: set[int] = set()  # of our sessions
+        self.client = self._make_client()
+        self._link = self._make_link()
+        self.session = self.open_session()
 
-    def _open_session(self) -> sessions.Session:
+    def _make_client(self) -> Client:
+        return Client(self)
+
+    def _make_link(self) -> sessions.Link:
         attendant = types.SimpleNamespace(
             news=None,
             after=lambda delay_s, action: self.timers.append(action),
             remove=lambda pulse: None,
         )
         watcher = types.SimpleNamespace(watch=self._watch, watch_prefix=self._watch_prefix)
-        link = sessions.Link(self.client, watcher, NAMESPACE, "me", attendant)  # type: ignore[arg-type]
-        session = sessions.Session(link, sessions.Terms(), LEASE, 10**6, boottime())
+        group = types.SimpleNamespace(txn=self.client.txn)
+        return sessions.Link(self.client, watcher, NAMESPACE, "me", attendant, group)  # type: ignore[arg-type]
+
+    def open_session(self) -> sessions.Session:
+        """One more, all on one link."""
+        lease = LEASE + len(self.leases)
+        self.leases.add(lease)
+        session = sessions.Session(self._link, sessions.Terms(), lease, 10**6, boottime())
         session._chores = types.SimpleNamespace(submit=self.chores.append)  # type: ignore[assignment]
-        self.store.commit([messages.PutRequest(key=session.key, lease=LEASE)], [])
+        self.store.commit([messages.PutRequest(key=session.key, lease=lease)], [])
         session.key_created = self.store.revision
         session._enter_epoch(self.store.revision)
         return session
@@ -289,8 +301,8 @@ class World:
     def chance(self, of_one: float) -> bool:
         return self._left > 0 and self.random.random() < of_one
 
-    def revoke(self) -> None:
-        self.store.commit([], [key for key, stored in self.store.keys.items() if stored.lease == LEASE])
+    def revoke(self, lease: int) -> None:
+        self.store.commit([], [key for key, stored in self.store.keys.items() if stored.lease == lease])
 
     # What happens.
 
@@ -382,7 +394,7 @@ class World:
     def _somebody_leaves(self) -> None:
         others = self.others()
         if self.random.random() < self.weather.back:
-            mine = min((each.create_revision for each in self.line() if each.lease == LEASE), default=0)
+            mine = min((each.create_revision for each in self.line() if each.lease in self.leases), default=0)
             self._delete([each.key for each in self.line() if each.create_revision < mine][-3:])
         else:
             self._delete(others[:3] if self.random.random() < 0.7 else others)
@@ -405,10 +417,10 @@ class World:
 
     def others(self) -> list[bytes]:
         """Keys of other processes, oldest first."""
-        return [stored.key for stored in self.line() if stored.lease != LEASE]
+        return [stored.key for stored in self.line() if stored.lease not in self.leases]
 
     def of_mine(self) -> list[bytes]:
-        return [stored.key for stored in self.line() if stored.lease == LEASE]
+        return [stored.key for stored in self.line() if stored.lease in self.leases]
 
     def join(self) -> None:
         """Another process joins, with a name that is new, or, as Go does it, with one of few."""
