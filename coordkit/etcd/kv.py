@@ -59,15 +59,16 @@ class Target:
     def _compare(self, result: int, to: object) -> Compare:
         if type(to) is int and 0 <= to < 2**63 and not self._range_end and self._field in _NUMBERS:
             message = _compared(result, self._kind, self._field) + _varint(to)
-        else:
-            number: dict[str, typing.Any] = {
-                self._field: keys.to_bytes(typing.cast(bytes, to))
-                if self._field == "value"
-                else operator.index(typing.cast(int, to))
-            }
-            message = messages.Compare(
-                result=result, target=self._kind, range_end=self._range_end, **number
-            ).SerializeToString()
+            before, before_key = _compare_frame(len(message), len(self._key))
+            return Compare(self._key, before + message + before_key + self._key)
+        number: dict[str, typing.Any] = {
+            self._field: keys.to_bytes(typing.cast(bytes, to))
+            if self._field == "value"
+            else operator.index(typing.cast(int, to))
+        }
+        message = messages.Compare(
+            result=result, target=self._kind, range_end=self._range_end, **number
+        ).SerializeToString()
         return Compare(self._key, _field(1, message + _field(3, self._key)))
 
     def __eq__(self, to: object) -> Compare:  # type: ignore[override]
@@ -91,6 +92,13 @@ _NUMBERS = {"version": 4, "create_revision": 5, "mod_revision": 6}
 def _compared(result: int, kind: int, field: str) -> bytes:
     """How the message begins, up to the number."""
     return messages.Compare(result=result, target=kind).SerializeToString() + bytes([_NUMBERS[field] << 3])
+
+
+@functools.lru_cache(maxsize=4096)
+def _compare_frame(size: int, key_size: int) -> tuple[bytes, bytes]:
+    """What stands before the rest, and before the key."""
+    before_key = _head(3, key_size)
+    return _head(1, size + len(before_key) + key_size), before_key
 
 
 def create(key: bytes | str, range_end: bytes | str = b"") -> Target:
@@ -122,10 +130,18 @@ class Op:
 
 def put(key: bytes | str, stored: bytes | str, lease: int = 0, prev: bool = False) -> Op:
     """Write a key; with `prev`, the result carries what was there before."""
-    request = _field(1, _key(key)) + _field(2, keys.to_bytes(stored))
-    if lease or prev:
-        request += _put_options(lease, prev)
-    return Op(_field(2, request))
+    name, value = _key(key), keys.to_bytes(stored)
+    options = _put_options(lease, prev) if lease or prev else b""
+    before_name, before_value = _put_frame(len(name), len(value), len(options))
+    return Op(before_name + name + before_value + value + options)
+
+
+@functools.lru_cache(maxsize=4096)
+def _put_frame(key_size: int, value_size: int, options_size: int) -> tuple[bytes, bytes]:
+    """What stands before the key, and before the value."""
+    before_key, before_value = _head(1, key_size), _head(2, value_size)
+    size = len(before_key) + key_size + len(before_value) + value_size + options_size
+    return _head(2, size) + before_key, before_value
 
 
 @functools.lru_cache(maxsize=256)
@@ -135,7 +151,15 @@ def _put_options(lease: int, prev: bool) -> bytes:
 
 def get(key: bytes | str) -> Op:
     """Read one key."""
-    return Op(_field(1, _field(1, _key(key))))
+    name = _key(key)
+    return Op(_key_frame(1, len(name)) + name)
+
+
+@functools.lru_cache(maxsize=1024)
+def _key_frame(kind: int, size: int) -> bytes:
+    """What stands before the key in an operation that has nothing else."""
+    before_key = _head(1, size)
+    return _head(kind, len(before_key) + size) + before_key
 
 
 def count(key: bytes | str) -> Op:
@@ -203,11 +227,12 @@ def range_request(
 
 def delete(key: bytes | str, range_end: bytes | str = b"", prev: bool = False) -> Op:
     """Delete a key, or a range of them; with `prev`, the result carries what they were."""
-    request = _field(1, _key(key))
-    if range_end or prev:
-        end = keys.to_bytes(range_end, "range_end")
-        request += messages.DeleteRangeRequest(range_end=end, prev_kv=prev).SerializeToString()
-    return Op(_field(3, request))
+    name = _key(key)
+    if not (range_end or prev):
+        return Op(_key_frame(3, len(name)) + name)
+    end = keys.to_bytes(range_end, "range_end")
+    options = messages.DeleteRangeRequest(range_end=end, prev_kv=prev).SerializeToString()
+    return Op(_field(3, _field(1, name) + options))
 
 
 def nested(
@@ -246,8 +271,10 @@ def txn_request(
     for condition in when:
         key = key or condition.key
         parts.append(condition.encoded)
-    parts.extend([_field(2, op.encoded) for op in then])
-    parts.extend([_field(3, op.encoded) for op in otherwise])
+    for number, ops in ((2, then), (3, otherwise)):
+        for op in ops:
+            encoded = op.encoded
+            parts += (_head(number, len(encoded)), encoded)
     return TxnRequest(key, b"".join(parts))
 
 
@@ -411,7 +438,7 @@ DELETE = "/etcdserverpb.KV/DeleteRange"
 
 
 def _key(key: bytes | str) -> bytes:
-    encoded = keys.to_bytes(key, "key")
+    encoded = key if type(key) is bytes else keys.to_bytes(key, "key")
     if not encoded:
         raise errors.InvalidName("a key must not be empty")
     return encoded
