@@ -6,7 +6,7 @@ caller (Ctrl-C, `gevent.Timeout`, `kill`) leaves no other one in doubt.  At most
 batches are sent in the order in which their callers came.
 
 Those who were just served often come again at once, and the courier would be off with the first of them: two
-halves of a crowd would take turns.  So it waits until as many are there, for an eighth of a batch's time at
+halves of a crowd would take turns.  So it waits until as many are there, for a quarter of a batch's time at
 most.
 
 Those whom a batch has answered wake one after the other: each wakes the next before it goes on.  Threads that
@@ -38,28 +38,27 @@ from coordkit.wire import channel as channels
 MOST_WEIGHT = 100
 MOST_BYTES = 2**20
 LINGER_S = 0.02  # how long the courier stays for those who will come again at once
-GATHER = 1 / 8  # of the time that the last batch took: so long it waits for those whom it has just served
+GATHER = 1 / 4  # of the time that the last batch took: so long it waits for those whom it has just served
 
 T = typing.TypeVar("T")
 R = typing.TypeVar("R")
 
 
-class Entry(typing.Generic[T, R]):
-    """What one caller wants to have sent."""
+class Entry(channels.Waiter, typing.Generic[T, R]):
+    """What one caller wants to have sent, and the caller that waits for it."""
+
+    _result: R | None = None
+    _error: BaseException | None = None
+    #: Who is to be woken after us.
+    behind: Entry[T, R] | None = None
+    #: Who is behind is not left to us: we have gone, or a signal's handler may run here first.
+    _is_passed_over = False
 
     def __init__(self, payload: T, weight: int, size_bytes: int, deadline: Deadline) -> None:
         self.payload = payload
         self.weight = weight
         self.size_bytes = size_bytes
         self.deadline = deadline
-        self.done = False
-        self._result: R | None = None
-        self._error: BaseException | None = None
-        self._waiter = channels.Waiter()
-        #: Who is to be woken after us.
-        self.behind: Entry[T, R] | None = None
-        #: Who is behind is not left to us: we have gone, or a signal's handler may run here first.
-        self._is_passed_over = False
 
     def succeed(self, result: R) -> None:
         """This is what came of it."""
@@ -72,23 +71,18 @@ class Entry(typing.Generic[T, R]):
             self._error = error
             self.done = True
 
-    def arm(self) -> None:
-        """Somebody will wait: from here on no end is missed."""
-        self._waiter.arm()
-        self._is_passed_over = threading.get_ident() == threading.main_thread().ident
-
     def wait(self) -> bool:
         """Until it is done, or its time is up; returns whether it is done."""
-        while not self.done and not self.deadline.expired:
-            self._waiter.park(self.deadline.wait_s())
+        while not self.done and (left_s := self.deadline.wait_s()) > 0:
+            self.park(left_s)
         self.leave()
         return self.done
 
-    def wake(self) -> None:
-        """It is done, and so is everybody behind it."""
+    def rouse(self) -> None:
+        """It is done, and so is everybody behind it: wake them, one after the other."""
         each: Entry[T, R] | None = self
         while each is not None:
-            each._waiter.wake()
+            each.post()
             each = each.behind if each._is_passed_over else None
 
     def leave(self) -> None:
@@ -96,7 +90,7 @@ class Entry(typing.Generic[T, R]):
         # In this order: whoever wakes us sees that we have gone, or we see who is behind.
         self._is_passed_over = True
         if self.behind is not None:
-            self.behind.wake()
+            self.behind.rouse()
 
     def outcome(self) -> R:
         """The result, or the error raised."""
@@ -127,9 +121,10 @@ class Coalescer(typing.Generic[T, R]):
         self._most_weight = most_weight
         self._most_bytes = most_bytes
         self._pid = os.getpid()
+        self._main = threading.main_thread().ident
         self._lock = threading.Lock()
         self._courier = worker.Worker(f"coordkit-{name}")
-        self._news = threading.Event()  # so many wait as the courier waits for
+        self._bell = channels.Waiter()  # posted when so many wait as the courier waits for
         self._awaited = 0  # the courier sleeps until so many wait; 0: it does not sleep
         # Who sends: None (nobody), the entry of a caller that leads, or the courier itself.
         self._leader: object = None
@@ -153,9 +148,9 @@ class Coalescer(typing.Generic[T, R]):
             if self._step_up(entry):
                 # LEADING: nobody else sends until we step down.
                 self._deliver([entry])
+                self._step_down(entry)
             elif not entry.wait():
                 self._give_up(entry)
-            self._step_down(entry)
         except BaseException:
             # Also when the interruption came on the way out: stepping down twice does no harm.
             self._step_down(entry)
@@ -169,11 +164,12 @@ class Coalescer(typing.Generic[T, R]):
             if self._leader is None:
                 self._leader = entry
                 return True
-            entry.arm()
+            entry.arm()  # from here on no end is missed
+            entry._is_passed_over = threading.get_ident() == self._main
             self._waiting.append(entry)
             if 0 < self._awaited <= len(self._waiting):
                 self._awaited = 0
-                self._news.set()
+                self._bell.post()
             return False
 
     def _step_down(self, entry: object) -> None:
@@ -223,13 +219,13 @@ class Coalescer(typing.Generic[T, R]):
                     return
 
     def _sleep(self, count: int, longest_s: float) -> None:
-        """Until so many wait."""
+        """Until so many wait; shorter, and no harm, if the bell rang as the last sleep was over anyway."""
         with self._lock:
             if len(self._waiting) >= count:
                 return
-            self._news.clear()
+            self._bell.arm()
             self._awaited = count
-        self._news.wait(longest_s)
+        self._bell.park(longest_s)
         with self._lock:
             self._awaited = 0
 
@@ -249,7 +245,10 @@ class Coalescer(typing.Generic[T, R]):
 
     def _deliver(self, batch: list[Entry[T, R]]) -> None:
         """Send a batch; afterwards each of its entries is done."""
-        deadline = max((entry.deadline for entry in batch), key=lambda each: each.at_s)
+        deadline = batch[0].deadline
+        for entry in batch:
+            if entry.deadline.at_s > deadline.at_s:
+                deadline = entry.deadline
         try:
             self._send(batch, deadline)
         except errors.Rejected as error:
@@ -267,7 +266,7 @@ class Coalescer(typing.Generic[T, R]):
                 entry.fail(AssertionError(f"{self._name}: an entry was not answered"))
         for entry, behind in itertools.pairwise(batch):
             entry.behind = behind
-        batch[0].wake()
+        batch[0].rouse()
 
 
 def _of_its_own(error: Exception) -> Exception:

@@ -72,9 +72,8 @@ class Producer:
         )
         self.dedup_window_s = 300
 
-    def put(self, parcels: typing.Sequence[Parcel], deadline: Deadline) -> list[str]:
+    def put(self, parcels: typing.Sequence[Parcel], size_bytes: int, deadline: Deadline) -> list[str]:
         """Put up to 100 items; their ids.  One whose `dedup` is there already has the first one's id."""
-        size_bytes = sum(len(parcel.value) for parcel in parcels)
         return self._puts.submit(parcels, deadline, len(parcels), size_bytes)
 
     # By whoever leads; one batch at a time.

@@ -153,12 +153,12 @@ class Queue:
 
     def _put(self, parcels: list[producer.Parcel], deadline: Deadline, block: bool) -> list[str]:
         site = self._site
-        self._room.take(
-            len(parcels), sum(len(each.value) for each in parcels), deadline if block else Deadline.after(0)
-        )
+        size_bytes = sum([len(each.value) for each in parcels])
+        self._room.take(len(parcels), size_bytes, deadline if block else Deadline.after(0))
         site.producer.dedup_window_s = self._terms.dedup_window_s
         patient = 0 < deadline.remaining() < math.inf
-        return site.producer.put(parcels, deadline if patient else site.link.client.deadline(None))
+        limit = deadline if patient else site.link.client.deadline(None)
+        return site.producer.put(parcels, size_bytes, limit)
 
     # Taking.
 

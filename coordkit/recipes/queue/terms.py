@@ -74,7 +74,7 @@ def seconds(number: float, what: str) -> float:
     return number
 
 
-@attrs.frozen
+@attrs.define
 class Packing:
     """How the items of one call are put, checked before anything is sent."""
 
