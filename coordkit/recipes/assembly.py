@@ -6,6 +6,8 @@ a copy that is applied late changes nothing: each may be sent until it is answer
 
 from __future__ import annotations
 
+import collections.abc
+import contextlib
 import typing
 
 from coordkit import errors, keys, waitlist
@@ -218,6 +220,20 @@ class Assembly:
     def forget(self) -> None:
         """We do not know which generation is the current one."""
         self._current = None
+
+    @contextlib.contextmanager
+    def staying(self, stay: rounds.Round, session: Session) -> collections.abc.Iterator[None]:
+        """What goes wrong while our key is there ends our stay; until that is done, others count us.
+
+        So an outage leaves in doubt what was decided, although nothing of what we asked was done.
+        """
+        try:
+            yield
+        except BaseException as error:
+            self.leave(stay, session)
+            if isinstance(error, errors.OUTAGE):
+                error.outcome = errors.Outcome.UNKNOWN
+            raise
 
     def leave(self, stay: rounds.Round, session: Session) -> None:
         """Give the place up, in the background."""

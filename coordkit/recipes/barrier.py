@@ -201,11 +201,8 @@ class Barrier:
         session = assembly.session(limit)
         stay, seen = assembly.arrive(session, limit)
         # ARRIVED: our key is in the generation, which had no verdict.
-        try:
+        with assembly.staying(stay, session):
             verdict = self._await(attention, session, stay, seen, deadline)
-        except BaseException:
-            assembly.leave(stay, session)  # the others see that we are gone
-            raise
         self.generation = stay.generation.number
         if verdict.broken:
             assembly.forget()

@@ -126,7 +126,7 @@ class DoubleBarrier:
             self._calls.begin(f"leaving {self._assembly.what}") as call,
             self._assembly.vigil.attend(call) as attention,
         ):
-            try:
+            with self._assembly.staying(stay, session):
                 session.check()
                 mine = kv.create(stay.key) == stay.create_revision
                 gone = vigils.settle(
@@ -134,9 +134,6 @@ class DoubleBarrier:
                     kv.txn_request([mine], [kv.delete(stay.key)]),
                     self._assembly.grace(deadline, session),
                 )
-            except BaseException:
-                self._assembly.leave(stay, session)
-                raise
             # LEFT: our key is gone.
             if gone.succeeded:
                 return attention.wait(inside.is_empty, deadline, at_least=gone.revision) is not None
@@ -194,11 +191,8 @@ class DoubleBarrier:
         session = assembly.session(limit)
         stay, seen = assembly.arrive(session, limit)
         # WAITING: our key is in the generation, which was not ready.
-        try:
+        with assembly.staying(stay, session):
             verdict = self._await(attention, session, stay, seen, deadline)
-        except BaseException:
-            assembly.leave(stay, session)
-            raise
         if verdict is None:
             return None, True
         assembly.moved_on(stay.generation)

@@ -310,6 +310,26 @@ class TestBetweenProcesses:
 
             assert waiting.outcome() == 0
 
+    def test_who_arrived_and_cannot_ask_is_in_doubt(self, coord, etcd, namespace):
+        """
+        Nothing that it asked was done; but it is there, all had arrived, and the other one has passed.
+        """
+        with (
+            FaultProxy(etcd.endpoint) as proxy,
+            coordkit.connect(f"etcd://{proxy.endpoint}/{namespace}", timeout=1) as cut_off,
+        ):
+            near, far = coord.barrier("start", 2), cut_off.barrier("start", 2)
+            waiting = Call(far.wait, 0.5)
+            wait_until(lambda: near.n_waiting == 1 and far._assembly._current)
+            proxy.refuse()
+            proxy.reset()
+            assert near.wait(PATIENCE_S) == 1
+
+            told = waiting.outcome()
+
+            assert isinstance(told, errors.OUTAGE) and told.outcome is errors.Outcome.UNKNOWN
+            proxy.heal()  # what is there goes
+
     def test_an_outage_is_waited_out(self, coord, etcd, namespace):
         """
         The connection breaks while it waits, and others arrive.

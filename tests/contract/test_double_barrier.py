@@ -267,6 +267,26 @@ class TestDeadlinesAndLosses:
             assert crew[1].begin(lambda: near.leave(PATIENCE_S)).told() is True
             assert crew[0].told() is True
 
+    def test_who_is_there_and_cannot_ask_is_in_doubt(self, coord, etcd, namespace, crew):
+        """
+        Whether it entered, for all others had; and whether it has left, for that is done when it can be.
+        """
+        with (
+            FaultProxy(etcd.endpoint) as proxy,
+            coordkit.connect(f"etcd://{proxy.endpoint}/{namespace}", timeout=1) as cut_off,
+        ):
+            near, far = coord.double_barrier("work", 2), cut_off.double_barrier("work", 2)
+            crew[0].begin(lambda: far.enter(PATIENCE_S))
+            assert crew[1].begin(lambda: near.enter(PATIENCE_S)).told() is True
+            assert crew[0].told() is True
+            proxy.refuse()
+            proxy.reset()
+
+            told = crew[0].begin(lambda: far.leave(0.1)).told()
+
+            assert isinstance(told, errors.OUTAGE) and told.outcome is errors.Outcome.UNKNOWN
+            proxy.heal()  # what is there goes
+
     def test_cancel(self, coord, namespace, crew):
         """
         Who waits to enter gets Cancelled, and its place goes.
