@@ -429,6 +429,24 @@ class TestSlowSubscribers:
             assert len(slow._supply.readers[0]._tap) <= 70
             assert take(slow, 1000) == numbers(1000)
 
+    def test_what_waited_in_etcd_and_was_compacted_there_is_told(self, writer, reader):
+        """
+        Although nothing was published since: the watch for the rest stood when all of it was over.
+        """
+        topic = writer.topic("events")
+        with reader.topic("events").subscribe(buffer=2) as slow:
+            revisions = [topic.publish(value) for value in numbers(6)]
+            tap = slow._supply.readers[0]._tap
+            wait_until(lambda: tap.phase is intake.Phase.CUT)
+            faults.compact(writer)
+
+            with pytest.raises(coordkit.Gap) as caught:
+                take(slow, 6)
+
+            assert caught.value.revision == revisions[5] + 1
+            topic.publish(b"6")
+            assert take(slow, 1) == numbers(1, start=6)
+
     def test_one_that_wants_to_know_is_told_of_a_gap(self, coord):
         """
         After what was buffered; then it goes on with what is new.  What it missed can still be read.

@@ -82,13 +82,16 @@ class LiveReader:
     def _reopen_early(self) -> None:
         """There is room again, and etcd takes a while to catch up."""
         if self._tap.phase is intake.Phase.CUT and not self._drops and self._tap.roomy:
+            if self._base is None:
+                # The next watch stands later than it tells from: what lies in between is to be told.
+                self._base = self._tap.created_revision
             self._tap.open(self._tap.next_revision)
 
     def _go_on(self, deadline: Deadline) -> None:
         """Nothing is buffered: look why."""
         tap = self._tap
         if tap.phase is intake.Phase.CUT:  # to be told: else it was opened again when half was taken
-            missed = tap.next_revision
+            missed, self._base = tap.next_revision, None
             tap.open()
             raise gap(self._names, "the subscriber was too slow", missed)
         elif tap.phase is intake.Phase.GAP:
