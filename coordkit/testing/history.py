@@ -32,6 +32,10 @@ class Kind(enum.Enum):
     RELEASE = "release"
     WRITE = "write"  # guarded by the fence
 
+    # Of a line.
+    STRIKE = "strike"  # somebody's place, with `fence`, is deleted by hand
+    EVICTED = "evicted"  # one that waits was told that its place, with `fence`, is gone
+
     # Of a barrier.
     WAIT = "wait"  # `subject` is the generation, `number` the place in the order of arrival; FAIL: broken
 
@@ -85,9 +89,12 @@ class Rule(enum.Enum):
 
     OVERLAP = "overlap"  # two holders at one revision
     ORDER = "order"  # a younger key was granted before an older one
+    IDLE = "idle"  # it was somebody's turn for long, the cluster answered, and nobody held
     FENCE = "fence"  # a grant whose fence is not above that of the grant before it
     WRITE = "write"  # a guarded write was accepted after one with a larger fence
     CLOCK = "clock"  # two holders at one moment, or fences that fall, by this machine's clock
+
+    EVICTED = "evicted"  # one was told that its place is gone, and nobody had deleted it
 
     # Of a barrier.
     PLACE = "place"  # two were told the same place in one generation, or one that does not exist

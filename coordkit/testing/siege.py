@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import functools
 import json
 import os
@@ -37,29 +36,22 @@ from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 
-from coordkit import coordinator, deadline, errors
-from coordkit.testing import besieger, direct, history, netns, plays, proxy, trial
+from coordkit import deadline, errors
+from coordkit.testing import besieger, camp, direct, netns, plays, proxy
 from coordkit.testing import cluster as clusters
-from coordkit.testing.history import Kind, Result
-from coordkit.testing.recorder import Recorder
+from coordkit.testing.history import Result
 from coordkit.wire import messages
 
 #: Those whose rules hold whatever happens to the servers.  That of sessions promises how soon a loss is told,
 #: which nobody can while there is no server; and the crowd is a lock once more.
 PLAYS = tuple(name for name in plays.names() if name not in ("session", "crowd"))
-MEMBERS = 4  # of each play
-TTL_S = 3
 CALM_S = 1.5  # between two faults
 #: Of the plays whose volume counts: how many members each of their camps has.
 CROWDS = {"lock": (24,) * 4, "queue": (12,) * 3, "topic": (4,)}
 REST_S = 1.0  # between two turns of those that are in no hurry, at most
-LONGEST_S = 45.0  # no call has a deadline later than that
 SHOWN = 10  # violations of a play, to people
 SETTLE_S = 10.0  # how long a member may be behind the others when nothing happens any more
 RANGE = "/etcdserverpb.KV/Range"
-
-#: What is counted of a play: calls of this kind that ended well.
-COUNTED = {"lock": Kind.RELEASE, "queue": Kind.ACK, "topic": Kind.PUBLISH}
 
 
 @attrs.frozen
@@ -80,6 +72,10 @@ class Report:
     members_agree: bool
     #: Lock cycles, items of queues that were acked, messages of topics that were published.
     volumes: dict[str, int]
+    #: By play: waits that were in vain, and nobody is to blame.
+    excused: dict[str, list[str]] = attrs.field(factory=dict)
+    #: By play: for how long it was somebody's turn and nobody held, while the cluster answered, at most.
+    idle_s: dict[str, float] = attrs.field(factory=dict)
 
     @property
     def operations(self) -> int:
@@ -94,7 +90,8 @@ class Report:
     def from_json(cls, text: str) -> Report:
         """What `as_json` has written."""
         fields = json.loads(text)
-        return cls(**{field.name: fields[field.name] for field in attrs.fields(cls)})
+        known = {field.name for field in attrs.fields(cls)}
+        return cls(**{name: value for name, value in fields.items() if name in known})
 
     def as_markdown(self) -> str:
         """For people."""
@@ -112,90 +109,16 @@ class Report:
         words = {"lock": "lock cycles", "queue": "items acked", "topic": "messages published"}
         if self.volumes:
             lines += ["", ", ".join(f"{count:,} {words[name]}" for name, count in self.volumes.items()) + "."]
+        if self.idle_s:
+            longest = ", ".join(f"{play} {seconds:.1f} s" for play, seconds in sorted(self.idle_s.items()))
+            lines += ["", f"The longest that it was somebody's turn and nobody held: {longest}."]
         if not self.members_agree:
             lines += ["", "**The members do not agree with each other**: it is etcd that failed."]
-        shown = [(play, why) for play, all_of in self.violations.items() for why in all_of[:SHOWN]]
-        wrong = [f"- {play}: {why}" for play, why in shown]
-        return "\n".join([*lines, *([""] if wrong else []), *wrong]) + "\n"
-
-
-class Camp:
-    """One play and its members."""
-
-    def __init__(
-        self,
-        name: str,
-        urls: list[str],
-        folder: pathlib.Path,
-        number: int = 1,
-        members: int = MEMBERS,
-        rest_s: Callable[[], float] = lambda: 0.0,
-    ) -> None:
-        self.name = name
-        self.play = plays.find(name)
-        self.broken: list[str] = []
-        self._namespace = f"{name}-{number}"
-        self._rest_s = rest_s
-        self.coords = [coordinator.connect(url, ttl=TTL_S, namespace=self._namespace) for url in urls]
-        self.path = folder / f"{self._namespace}.jsonl"
-        self._recorder = Recorder(self.path)
-        self._outside = contextlib.ExitStack()
-        outside = self._outside.enter_context(
-            coordinator.connect(urls[0], ttl=TTL_S, namespace=self._namespace)
-        )
-        self._outside.enter_context(plays.look_on(self.play, outside, self._recorder.witness(plays.LOOKOUT)))
-        self._enough = threading.Event()
-        self._crew = [
-            threading.Thread(target=self._run, args=(self.coords[number % len(urls)], number), daemon=True)
-            for number in range(members)
-        ]
-        for thread in self._crew:
-            thread.start()
-
-    def _run(self, coord: coordinator.Coordinator, number: int) -> None:
-        witness = self._recorder.witness(str(number))
-        while not self._enough.is_set():
-            try:
-                self.play.cycle(coord, witness)
-            except errors.CoordError:
-                self._enough.wait(0.02)  # an outage, mostly
-            except Exception as error:
-                self.broken.append(f"error: {type(error).__name__}: {error}")
-                return
-            if rest_s := self._rest_s():
-                self._enough.wait(random.uniform(0, rest_s))
-
-    @property
-    def volume(self) -> int:
-        """How much was done of what is counted, so far."""
-        return self._recorder.done[COUNTED[self.name]] if self.name in COUNTED else 0
-
-    def end(self, url: str) -> None:
-        """Let them come to an end, and look at what they leave."""
-        self._enough.set()
-        end_s = time.monotonic() + LONGEST_S
-        for thread in self._crew:
-            thread.join(max(0.0, end_s - time.monotonic()))
-        if any(thread.is_alive() for thread in self._crew):
-            self.broken.append("hang: a member did not come to an end")
-        try:
-            with coordinator.connect(url, ttl=TTL_S, timeout=LONGEST_S, namespace=self._namespace) as coord:
-                plays.finish(self.play, coord, self._recorder.witness(plays.END))
-                self.broken += trial.left_behind(coord, self._namespace, self.play, TTL_S + 3)
-        except errors.CoordError as error:
-            self.broken.append(f"error: nobody could look at what is left: {type(error).__name__}: {error}")
-        for coord in self.coords:
-            coord.close()
-        self._outside.close()
-
-    def judge(self) -> tuple[dict[str, int], list[str]]:
-        """How calls ended, and what is wrong."""
-        operations = history.load(self.path)
-        ended = [each for each in operations if each.completed_ns is not None]
-        late = [each for each in ended if (each.completed_ns or 0) - each.invoked_ns > LONGEST_S * 1e9]
-        told = dict(collections.Counter(each.result.value for each in ended))
-        wrong = [f"late: {each.kind.value} of contender {each.contender}" for each in late]
-        return told, [*self.broken, *wrong, *self.play.judge(operations)]
+        wrong = [f"- {play}: {why}" for play, all_of in self.violations.items() for why in all_of[:SHOWN]]
+        waits = [f"- {play}: {why}" for play, all_of in self.excused.items() for why in all_of[:SHOWN]]
+        wrong = ["", *wrong] if wrong else []
+        waits = ["", "Waits in vain for which nobody is to blame:", "", *waits] if waits else []
+        return "\n".join([*lines, *wrong, *waits]) + "\n"
 
 
 class Siege:
@@ -206,7 +129,7 @@ class Siege:
         seed: Decides which faults come.
         names: Of the plays.
         calm_s: Between two faults.
-        volumes: How much must be done of some plays, whatever the number of faults: names of `COUNTED`.
+        volumes: How much must be done of some plays, whatever the number of faults: names of `camp.COUNTED`.
         keep: Where to put the histories when something is wrong.
     """
 
@@ -227,7 +150,7 @@ class Siege:
         self._volumes = dict(volumes or {})
         self._keep = keep
         self._chance = random.Random(seed)
-        self._camps: list[Camp] = []
+        self._camps: list[camp.Camp] = []
         self._proxies = [proxy.FaultProxy(each) for each in on.endpoints]
         self._counts: collections.Counter[str] = collections.Counter()
 
@@ -239,7 +162,7 @@ class Siege:
                 each.start()
             try:
                 self._camps = list(self._pitch(pathlib.Path(folder)))
-                coords = [coord for camp in self._camps for coord in camp.coords]
+                coords = [coord for each in self._camps for coord in each.coords]
                 enemy = besieger.Besieger(self._cluster, self._proxies, coords, self._chance)
                 while seconds is None or time.monotonic() - begun_s < seconds:
                     enough = faults is not None and self._counts.total() >= faults
@@ -265,17 +188,23 @@ class Siege:
             outcomes=outcomes,
             violations=wrong,
             members_agree=agree,
-            volumes={name: self._done(name) for name in COUNTED if name in self._names},
+            volumes={name: self._done(name) for name in camp.COUNTED if name in self._names},
+            excused=self._by_play(lambda each: each.excused),
+            idle_s={
+                name: round(max(each.idle_s for each in self._camps if each.name == name), 3)
+                for name in self._names
+                if name in camp.LINED
+            },
         )
 
-    def _pitch(self, folder: pathlib.Path) -> Iterator[Camp]:
+    def _pitch(self, folder: pathlib.Path) -> Iterator[camp.Camp]:
         """The camps, half of the coordinators behind proxies."""
         urls = [self._cluster.url, "etcd://" + ",".join(each.endpoint for each in self._proxies)]
         for name in self._names:
-            sizes = CROWDS[name] if name in self._volumes else (MEMBERS,)
+            sizes = CROWDS[name] if name in self._volumes else (camp.MEMBERS,)
             for number, members in enumerate(sizes, 1):
                 rest_s = functools.partial(self._rest_s, name)
-                yield Camp(name, urls, folder, number, members, rest_s)
+                yield camp.Camp(name, urls, folder, number, members, rest_s)
 
     def _rest_s(self, name: str) -> float:
         """How long a turn of a play may be waited for: not at all, while there is much of it to be done."""
@@ -283,22 +212,26 @@ class Siege:
         return 0.0 if hurries else REST_S
 
     def _done(self, name: str) -> int:
-        return sum(camp.volume for camp in self._camps if camp.name == name)
+        return sum(each.volume for each in self._camps if each.name == name)
+
+    def _by_play(self, words: Callable[[camp.Camp], list[str]]) -> dict[str, list[str]]:
+        """Sentences of all camps, of the plays of which there are any."""
+        found: dict[str, list[str]] = collections.defaultdict(list)
+        for each in self._camps:
+            found[each.name] += words(each)
+        return {name: told for name, told in found.items() if told}
 
     def _judge(self) -> tuple[dict[str, dict[str, int]], dict[str, list[str]]]:
         """By play: how calls ended, and what is wrong."""
         outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-        wrong: dict[str, list[str]] = collections.defaultdict(list)
-        for camp in self._camps:
-            told, broken = camp.judge()
-            outcomes[camp.name].update(told)
-            wrong[camp.name] += broken
-        return {name: dict(told) for name, told in outcomes.items()}, {
-            name: broken for name, broken in wrong.items() if broken
-        }
+        wrong: dict[camp.Camp, list[str]] = {}
+        for each in self._camps:
+            told, wrong[each] = each.judge()
+            outcomes[each.name].update(told)
+        return {name: dict(told) for name, told in outcomes.items()}, self._by_play(wrong.__getitem__)
 
     def _end(self) -> None:
-        endings = [threading.Thread(target=camp.end, args=(self._cluster.url,)) for camp in self._camps]
+        endings = [threading.Thread(target=each.end, args=(self._cluster.url,)) for each in self._camps]
         for thread in endings:
             thread.start()
         for thread in endings:

@@ -17,7 +17,7 @@ import collections
 import pathlib
 import sys
 
-from coordkit.testing import etcd_program, siege
+from coordkit.testing import camp, etcd_program, siege
 
 CALM_S = 4.0  # between two faults: what is to be reached is mostly volume
 ENDING_S = 180.0  # of a part's time, to come to an end and to judge
@@ -35,6 +35,8 @@ def total(reports: list[siege.Report]) -> siege.Report:
     volumes: collections.Counter[str] = collections.Counter()
     outcomes: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     violations: dict[str, list[str]] = collections.defaultdict(list)
+    excused: dict[str, list[str]] = collections.defaultdict(list)
+    idle_s: dict[str, float] = collections.defaultdict(float)
     for report in reports:
         counts.update(report.faults)
         volumes.update(report.volumes)
@@ -42,6 +44,10 @@ def total(reports: list[siege.Report]) -> siege.Report:
             outcomes[play].update(told)
         for play, wrong in report.violations.items():
             violations[play] += [f"seed {report.seed}: {why}" for why in wrong]
+        for play, waits in report.excused.items():
+            excused[play] += [f"seed {report.seed}: {why}" for why in waits]
+        for play, longest_s in report.idle_s.items():
+            idle_s[play] = max(idle_s[play], longest_s)
     return siege.Report(
         version=", ".join(sorted({report.version for report in reports})),
         seed=reports[0].seed,
@@ -52,6 +58,8 @@ def total(reports: list[siege.Report]) -> siege.Report:
         violations=dict(violations),
         members_agree=all(report.members_agree for report in reports),
         volumes=dict(volumes),
+        excused=dict(excused),
+        idle_s=dict(idle_s),
     )
 
 
@@ -59,7 +67,7 @@ def missing(reports: list[siege.Report], faults: int, volume: int) -> tuple[int,
     """How many faults are still to come, and how much of each volume."""
     done = total(reports) if reports else None
     struck = sum(done.faults.values()) if done else 0
-    volumes = {name: volume - (done.volumes.get(name, 0) if done else 0) for name in siege.COUNTED}
+    volumes = {name: volume - (done.volumes.get(name, 0) if done else 0) for name in camp.COUNTED}
     return max(0, faults - struck), {name: left for name, left in volumes.items() if left > 0}
 
 

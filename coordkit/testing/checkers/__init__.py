@@ -21,6 +21,7 @@ from coordkit.testing.checkers.queue import check_queue
 from coordkit.testing.checkers.rwlock import check_rwlock
 from coordkit.testing.checkers.semaphore import check_semaphore
 from coordkit.testing.checkers.topic import check_topic
+from coordkit.testing.checkers.turns import check_turns
 
 __all__ = [
     "check_barrier",
@@ -35,5 +36,6 @@ __all__ = [
     "check_rwlock",
     "check_semaphore",
     "check_topic",
+    "check_turns",
     "holds_of",
 ]

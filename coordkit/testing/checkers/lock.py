@@ -34,7 +34,7 @@ def holds_of(history: Iterable[Operation]) -> list[Hold]:
     """Every hold of one lock, in the order of their fences."""
     calls: dict[tuple[int, str], list[Operation]] = collections.defaultdict(list)
     for operation in history:
-        if operation.kind is not Kind.WRITE:
+        if operation.kind in (Kind.ACQUIRE, Kind.RELEASE):
             calls[operation.process, operation.contender].append(operation)
 
     holds = []

@@ -16,6 +16,7 @@ import typing
 from collections.abc import Sequence
 
 import coordkit
+from coordkit.testing import patience
 from coordkit.testing.history import Operation, Rule, Verdict
 from coordkit.testing.recorder import Witness
 
@@ -76,4 +77,5 @@ def words(verdict: Verdict) -> list[str]:
 
 def stalls(operations: Sequence[Operation]) -> list[str]:
     """Sentences about those who waited in vain."""
-    return [f"stall: contender {each.contender}: {each.error}" for each in operations[:3]]
+    waits = [each for each in operations if patience.was_in_vain(each)]
+    return [f"stall: contender {each.contender}: {each.error}" for each in waits[:3]]

@@ -10,8 +10,7 @@ import threading
 from collections.abc import Sequence
 
 import coordkit
-from coordkit import errors
-from coordkit.testing import checkers, plays
+from coordkit.testing import checkers, patience, plays
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
 
@@ -29,11 +28,8 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     timeout_s = random.uniform(0.05, HOLD_S) if random.random() < HURRIED else PATIENCE_S
 
     def acquire() -> Told:
-        if lock.acquire(timeout=timeout_s):
-            return Told(fence=lock.fence)
-        if timeout_s < PATIENCE_S:
-            return Told(done=False)
-        raise errors.AcquireTimeout(f"nothing within {PATIENCE_S:g} s", errors.Outcome.NONE)
+        granted = patience.acquire(lock, timeout_s, PATIENCE_S)
+        return Told(fence=lock.fence) if granted else Told(done=False)
 
     def release() -> Told:
         lock.release()
@@ -48,5 +44,4 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
 
 def judge(operations: Sequence[Operation]) -> list[str]:
     """By revisions; and nobody who was patient went away with nothing."""
-    stalls = [each for each in operations if each.error and f"nothing within {PATIENCE_S:g}" in each.error]
-    return plays.words(checkers.check_lock(operations)) + plays.stalls(stalls)
+    return plays.words(checkers.check_lock(operations)) + plays.stalls(operations)

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Sequence
 
 import coordkit
-from coordkit import errors
+from coordkit import errors, keys
 from coordkit.etcd import kv
-from coordkit.testing import checkers, plays, weather
+from coordkit.testing import checkers, patience, plays, weather
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
 
@@ -44,7 +44,8 @@ def _lead(coord: coordkit.Coordinator, witness: Witness) -> None:
         except errors.AcquireTimeout as error:
             if timeout_s < PATIENCE_S:
                 return Told(done=False)
-            raise errors.AcquireTimeout(f"nothing within {PATIENCE_S:g} s", errors.Outcome.NONE) from error
+            prefix = keys.prefix(coord.settings.namespace, "election", NAME)
+            raise patience.in_vain(PATIENCE_S, coord.session, prefix) from error
         return Told(fence=terms[0].fence)
 
     told = witness.call(Kind.CAMPAIGN, campaign, subject=value)
@@ -103,5 +104,4 @@ def _look(coord: coordkit.Coordinator, witness: Witness) -> None:
 
 def judge(operations: Sequence[Operation]) -> list[str]:
     """By revisions; and nobody who was patient went away with nothing."""
-    stalls = [each for each in operations if each.error and f"nothing within {PATIENCE_S:g}" in each.error]
-    return plays.words(checkers.check_election(operations)) + plays.stalls(stalls)
+    return plays.words(checkers.check_election(operations)) + plays.stalls(operations)

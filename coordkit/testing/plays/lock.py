@@ -7,16 +7,18 @@ it is about to release.  Six members contend for one lock; where there are more,
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import coordkit
 from coordkit import errors
 from coordkit.etcd import kv
-from coordkit.testing import checkers, plays
+from coordkit.testing import checkers, patience, plays
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
+from coordkit.ticket import Contender, Ticket
 
 NAME = "play"
 CONTENDERS = 6  # for one lock
@@ -30,40 +32,56 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     line = plays.number_of(witness) // CONTENDERS
     name = f"{NAME}{line or ''}"  # the first one is a prefix of all others
     if random.random() < 0.05:
-        with coord.lock(f"{name}-").within(PATIENCE_S):
-            _hold(coord, witness, name)
+        _hold(coord, witness, f"{name}-", PATIENCE_S, lambda lock: _stay(coord, witness, name))
     else:
-        _hold(coord, witness, name)
+        _stay(coord, witness, name)
 
 
-def _hold(coord: coordkit.Coordinator, witness: Witness, name: str) -> None:
-    lock = coord.lock(name)
+def _stay(coord: coordkit.Coordinator, witness: Witness, name: str) -> None:
+    """Some give up early, and some try only once."""
     pick = random.random()
     timeout_s = 0.0 if pick < 0.1 else random.uniform(0.001, 0.05) if pick < 0.3 else PATIENCE_S
-    hurried = timeout_s < PATIENCE_S
+    _hold(coord, witness, name, timeout_s, lambda lock: _work(coord, witness, lock))
+
+
+def _hold(
+    coord: coordkit.Coordinator,
+    witness: Witness,
+    name: str,
+    timeout_s: float,
+    work: Callable[[coordkit.Lock], None],
+) -> None:
+    lock = coord.lock(name)
+    places: list[Ticket] = []
 
     def acquire() -> Told:
-        if lock.acquire(timeout=timeout_s):
-            return Told(fence=lock.fence)
-        if hurried:
-            return Told(done=False)
-        raise errors.AcquireTimeout(f"no grant within {PATIENCE_S} s", errors.Outcome.NONE)
+        granted = patience.acquire(lock, timeout_s, PATIENCE_S, places)
+        return Told(fence=lock.fence) if granted else Told(done=False)
 
     granted = witness.call(Kind.ACQUIRE, acquire, name=name)
+    for place in places[:-1]:
+        witness.saw(Kind.EVICTED, Told(fence=place.create_revision), name=name)
     if granted is None or granted.fence is None:
         if granted is None:
             threading.Event().wait(random.uniform(0, BACK_OFF_S))
         return
     fence = granted.fence
 
+    def release() -> Told:
+        lock.release()
+        return Told(fence, lock.released_revision)
+
+    work(lock)
+    witness.call(Kind.RELEASE, release, fence=fence, name=name)
+
+
+def _work(coord: coordkit.Coordinator, witness: Witness, lock: coordkit.Lock) -> None:
+    name, fence = lock.name, lock.fence
+
     def write() -> Told:
         key = f"/{coord.settings.namespace}/written/{name}"
         done = lock.txn().then(kv.put(key, b"%d" % fence)).commit()
         return Told(fence, done.revision if done.succeeded else None, done=done.succeeded)
-
-    def release() -> Told:
-        lock.release()
-        return Told(fence, lock.released_revision)
 
     witness.call(Kind.WRITE, write, fence=fence, name=name)
     if random.random() < 0.1:
@@ -71,11 +89,16 @@ def _hold(coord: coordkit.Coordinator, witness: Witness, name: str) -> None:
     if random.random() < 0.1:
         with contextlib.suppress(errors.CoordError):
             for place in lock.contenders()[1:2]:
-                coord.kv.delete(place.key)
-    witness.call(Kind.RELEASE, release, fence=fence, name=name)
+                strike = functools.partial(_strike, coord, place)
+                witness.call(Kind.STRIKE, strike, fence=place.fence, name=name)
+
+
+def _strike(coord: coordkit.Coordinator, place: Contender) -> Told:
+    """That place, and not another one of its name."""
+    that_one = kv.create(place.key) == place.fence
+    return Told(done=coord.kv.txn().when(that_one).then(kv.delete(place.key)).commit().succeeded)
 
 
 def judge(operations: Sequence[Operation]) -> list[str]:
     """By revisions; and nobody who was patient went away with nothing."""
-    stalls = [each for each in operations if f"no grant within {PATIENCE_S}" in (each.error or "")]
-    return plays.words(checkers.check_lock(operations)) + plays.stalls(stalls)
+    return plays.words(checkers.check_lock(operations)) + plays.stalls(operations)

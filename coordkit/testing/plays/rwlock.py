@@ -7,9 +7,8 @@ import threading
 from collections.abc import Sequence
 
 import coordkit
-from coordkit import errors
 from coordkit.etcd import kv
-from coordkit.testing import checkers, plays
+from coordkit.testing import checkers, patience, plays
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
 
@@ -25,10 +24,8 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     timeout_s = random.uniform(0.001, 0.05) if random.random() < 0.2 else PATIENCE_S
 
     def acquire() -> Told:
-        if not lock.acquire(timeout=timeout_s):
-            if timeout_s < PATIENCE_S:
-                return Told(done=False)
-            raise errors.AcquireTimeout(f"nothing within {PATIENCE_S:g} s", errors.Outcome.NONE)
+        if not patience.acquire(lock, timeout_s, PATIENCE_S):
+            return Told(done=False)
         seen = lock.txn().commit()
         return Told(fence=lock.fence, revision=seen.revision, done=seen.succeeded)
 
@@ -54,5 +51,4 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
 
 def judge(operations: Sequence[Operation]) -> list[str]:
     """One writer or any readers; and nobody who was patient went away with nothing."""
-    stalls = [each for each in operations if each.error and f"nothing within {PATIENCE_S:g}" in each.error]
-    return plays.words(checkers.check_rwlock(operations)) + plays.stalls(stalls)
+    return plays.words(checkers.check_rwlock(operations)) + plays.stalls(operations)

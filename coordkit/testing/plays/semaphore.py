@@ -8,8 +8,7 @@ import weakref
 from collections.abc import Sequence
 
 import coordkit
-from coordkit import errors
-from coordkit.testing import checkers, plays
+from coordkit.testing import checkers, patience, plays
 from coordkit.testing.history import Kind, Operation
 from coordkit.testing.recorder import Told, Witness
 
@@ -31,10 +30,8 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     timeout_s = random.uniform(0.001, 0.05) if random.random() < 0.2 else PATIENCE_S
 
     def acquire() -> Told:
-        if not semaphore.acquire(timeout=timeout_s):
-            if timeout_s < PATIENCE_S:
-                return Told(done=False)
-            raise errors.AcquireTimeout(f"nothing within {PATIENCE_S:g} s", errors.Outcome.NONE)
+        if not patience.acquire(semaphore, timeout_s, PATIENCE_S):
+            return Told(done=False)
         seen = semaphore.txn().commit()
         return Told(fence=semaphore.fence, revision=seen.revision, done=seen.succeeded)
 
@@ -63,5 +60,4 @@ def _resize(coord: coordkit.Coordinator, witness: Witness) -> None:
 
 def judge(operations: Sequence[Operation]) -> list[str]:
     """Never more than the limit then was; and nobody who was patient went away with nothing."""
-    stalls = [each for each in operations if each.error and f"nothing within {PATIENCE_S:g}" in each.error]
-    return plays.words(checkers.check_semaphore(operations, LIMIT)) + plays.stalls(stalls)
+    return plays.words(checkers.check_semaphore(operations, LIMIT)) + plays.stalls(operations)
