@@ -6,9 +6,11 @@ its caller allowed.  A `Deadline` cannot be restarted; it can be cut short.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import time
+import typing
 
 from coordkit import errors
 
@@ -56,7 +58,10 @@ class Deadline:
 
     def wait_s(self) -> float:
         """Seconds to sleep at most in one go: finite, as locks and pollers need it."""
-        return min(self.remaining(), LONGEST_WAIT_S)
+        left_s = self.at_s - time.monotonic()
+        if left_s <= 0:
+            return 0.0
+        return left_s if left_s < LONGEST_WAIT_S else LONGEST_WAIT_S
 
     def sooner(self, timeout_s: float) -> Deadline:
         """This deadline, or `timeout_s` from now if that comes first."""
@@ -85,10 +90,8 @@ def _boottime_clock() -> int | None:
 
 _CLOCK = _boottime_clock()
 
-
-def boottime() -> float:
-    """Seconds on a clock that no one steps and that runs while the machine sleeps, where there is one.
-
-    It does not see a paused virtual machine: only fencing covers that.
-    """
-    return time.monotonic() if _CLOCK is None else time.clock_gettime(_CLOCK)
+#: Seconds on a clock that no one steps and that runs while the machine sleeps, where there is one.
+#: It does not see a paused virtual machine: only fencing covers that.
+boottime: typing.Callable[[], float] = (
+    time.monotonic if _CLOCK is None else functools.partial(time.clock_gettime, _CLOCK)
+)

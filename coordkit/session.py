@@ -37,6 +37,9 @@ from coordkit.wire import messages
 
 _log = logging.getLogger("coordkit")
 
+# Up to Python 3.11 each `State.ACTIVE` calls functions, and these are looked at all the time.
+_ACTIVE, _OVER = State.ACTIVE, (State.LOST, State.CLOSED)
+
 
 @attrs.frozen(eq=False)
 class Link:
@@ -77,7 +80,9 @@ class Session(leased.LeasedKeys):
         self._reason = ""
         self._watched_from = 0  # 0: the watch does not stand yet
         self._waiters: dict[Wakeable, None] = {}
-        self._holds: dict[object, _Noted] = {}  # the oldest first
+        # Whose each is, since when by boottime, and whom to tell of its loss; the oldest first.
+        self._holds: dict[object, tuple[threading.Thread, float, typing.Callable[[str], None]]] = {}
+        self._is_limited = terms.max_hold_s != math.inf
         self._runs_out = False  # closed, but not revoked: another thread is inside a critical section
         self._listeners: list[typing.Callable[[State], None]] = []
         self._announcer = worker.Worker(f"coordkit-listeners-{lease_id:x}")
@@ -160,7 +165,7 @@ class Session(leased.LeasedKeys):
     @property
     def alive(self) -> bool:
         """Whether the state is ACTIVE or SUSPENDED; cheap."""
-        if self._state is State.ACTIVE and self._pulse.deadline_s > boottime() and self._pid == os.getpid():
+        if self._state is _ACTIVE and self._pulse.deadline_s > boottime() and self._pid == os.getpid():
             return True
         return self.state in (State.ACTIVE, State.SUSPENDED)
 
@@ -193,7 +198,7 @@ class Session(leased.LeasedKeys):
     @property
     def is_over(self) -> bool:
         """Whether it was lost or closed, as far as was noticed."""
-        return self._state in (State.LOST, State.CLOSED)
+        return self._state in _OVER
 
     def lose(self, reason: str) -> None:
         """It is gone, whatever the clock says."""
@@ -253,9 +258,9 @@ class Session(leased.LeasedKeys):
             self._announce(state)
         if state is State.LOST:
             self.lost.set()
-        for hold in holds:
-            if state is State.LOST or not (self._runs_out and _is_foreign(hold.owner)):
-                hold.on_lost(reason)
+        for owner, _, on_lost in holds:
+            if state is State.LOST or not (self._runs_out and _is_foreign(owner)):
+                on_lost(reason)
         for waiter in waiters:
             waiter.wake()
         self._heart.order("remove", self._pulse)
@@ -281,8 +286,8 @@ class Session(leased.LeasedKeys):
         self._state = State.LOST
         self._reason = f"it belongs to process {self._pid}, which forked"
         self.lost.set()
-        for hold in list(self._holds.values()):
-            hold.on_lost(self._reason)
+        for _, _, on_lost in list(self._holds.values()):
+            on_lost(self._reason)
         for waiter in list(self._waiters):
             waiter.wake()
 
@@ -311,12 +316,13 @@ class Session(leased.LeasedKeys):
 
     # What hangs on it.
 
-    def hold(self, hold: object, on_lost: typing.Callable[[str], None]) -> None:
-        """Note that something is held from now on, by this thread; max_hold counts from here."""
+    def hold(self, hold: object, owner: threading.Thread, on_lost: typing.Callable[[str], None]) -> None:
+        """Note that something is held from now on; max_hold counts from here."""
         with self._lock:
-            self._holds[hold] = _Noted(threading.current_thread(), boottime(), on_lost)
-            self._time_limit()
-            ended = self.is_over
+            self._holds[hold] = (owner, boottime(), on_lost)
+            if self._is_limited:
+                self._time_limit()
+            ended = self._state in _OVER
         if ended:
             on_lost(self._reason)  # it ended between the grant and this note, and told those it knew of
 
@@ -324,13 +330,13 @@ class Session(leased.LeasedKeys):
         """The end of `hold`."""
         with self._lock:
             self._holds.pop(hold, None)
-            self._time_limit()
+            if self._is_limited:
+                self._time_limit()
 
     def _time_limit(self) -> None:
         """The session is renewed until its oldest hold is max_hold old.  Under the lock."""
-        if self._terms.max_hold_s != math.inf:
-            oldest_s = next((hold.since_s for hold in self._holds.values()), math.inf)
-            self._pulse.stop_at_s = oldest_s + self._terms.max_hold_s
+        oldest_s = next((since_s for _, since_s, _ in self._holds.values()), math.inf)
+        self._pulse.stop_at_s = oldest_s + self._terms.max_hold_s
 
     def enlist(self, waiter: Wakeable) -> None:
         """Wake this waiter when the session ends."""
@@ -363,7 +369,7 @@ class Session(leased.LeasedKeys):
         """
         already = self.is_over
         if not already:
-            self._runs_out = any(_is_foreign(hold.owner) for hold in list(self._holds.values()))
+            self._runs_out = any(_is_foreign(owner) for owner, _, _ in list(self._holds.values()))
         revoke = not already and not self._runs_out
         self._end(State.CLOSED, "closed by this program", revoke, timeout)
 
@@ -382,14 +388,6 @@ class Session(leased.LeasedKeys):
             leases.revoke(self.client, self.lease_id, deadline)
         except (errors.CoordError, OSError) as error:
             _log.debug("%r: not revoked, it will run out: %s", self, error)
-
-
-class _Noted(typing.NamedTuple):
-    """Something that is held."""
-
-    owner: threading.Thread
-    since_s: float  # boottime
-    on_lost: typing.Callable[[str], None]
 
 
 class _KeyWatch:

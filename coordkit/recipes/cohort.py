@@ -4,9 +4,10 @@ Status: stable.
 Source: Dice, Marathe and Shavit, "Lock cohorting" (PPoPP 2012): a local lock below a global one, and a bound
 on the local hand-overs so that no other cohort starves.
 Keys: those of `lock`, one for each session of a process, however many of its threads wait; the same lock.
-Cost: a local hand-over costs no message; a turn of the process 1 commit to join and 1 to release.  After
-`MOST` hand-overs it looks whether anybody else stands in line, 1 round trip, and goes on if nobody does; 1
-more before the first hand-over of a turn that began before anybody waited.
+Cost: a local hand-over costs no message; a turn of the process 1 commit to join and 1 to release.  Before
+`MOST` hand-overs are through, who has just handed it on looks whether anybody else stands in line, 1 round
+trip, and they go on if nobody does; 1 more before the first hand-over of a turn that began before anybody
+waited.
 Fence: the create revision of the process's key, which its holders of one turn share; `handoff` counts them.
 The pair (fence, handoff) strictly grows from holder to holder; the fence alone does so from turn to turn.
 Invariant: a session has at most one key in line, at most one thread of it leads or holds, and a hold ends
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import collections
 import enum
-import functools
 import threading
 import weakref
 
@@ -30,6 +30,7 @@ from coordkit.recipes import locklike
 from coordkit.session import Session
 
 MOST = 64  # local hand-overs of one turn
+EARLY = 16  # so many before the last of them is the time to see whether anybody else waits
 
 
 class Role(enum.Enum):
@@ -45,11 +46,17 @@ class Role(enum.Enum):
     OUT = 4
 
 
-class Local:
-    """One acquire of one thread."""
+# Up to Python 3.11 each `Role.QUEUED` calls functions, and a hand-over looks at many.
+_QUEUED, _LEADING, _HOLDING, _OUT = Role
+_READY, _GONE = tickets.Phase.READY, tickets.Phase.GONE
 
-    def __init__(self) -> None:
-        self.role = Role.OUT
+
+class Local(locklike.Held):
+    """One acquire of one thread: its wait, and then its hold."""
+
+    def __init__(self, cohort: Cohort) -> None:
+        self.cohort = cohort
+        self.role = _OUT
         self.handoff = 0
         self._gate = threading.Lock()
         self._gate.acquire()
@@ -61,9 +68,36 @@ class Local:
         except RuntimeError:
             pass  # it has been woken and has not looked yet: it will
 
-    def sleep(self, deadline: Deadline) -> None:
+    def sleep(self, longest_s: float) -> None:
         """Until it is woken."""
-        self._gate.acquire(timeout=deadline.wait_s())
+        self._gate.acquire(timeout=longest_s)
+
+    def rouse(self) -> None:
+        """Let it look at its deadline."""
+        self.wake()
+        ticket = self.cohort.ticket
+        if ticket is not None and self.role is _LEADING:
+            ticket.waiter.wake()
+
+    def give_back(self) -> int | None:
+        """See `Held`.  What stays in this process is verified by what is known here, without a message."""
+        hold = self.hold
+        hold.end()
+        try:
+            hold.check()
+        except errors.LockLost:
+            self.cohort.leave(self)
+            raise
+        try:
+            return self.cohort.hand_on(self)
+        except errors.LockLost as error:
+            hold.lose(error.since)
+            raise
+
+    def give_up(self) -> None:
+        """See `Held`."""
+        self.hold.end()
+        self.cohort.leave(self)
 
 
 class Cohort:
@@ -78,28 +112,36 @@ class Cohort:
         #: The place in line: the holder's, the leader's, or left by one who had no time to wait.
         self.ticket: tickets.Ticket | None = None
         self._hold: holds.Hold | None = None  # the holder's
-        self._spent = 0  # hand-overs since others last had their chance
+        self._until = MOST  # the holder who hands it to another process, if one waits
+        self._is_crowded = False  # one did when we last looked
         #: A revision of this turn at which the place was there.
         self._seen_at = 0
 
     # Acquiring.
 
-    def take(self, local: Local, deadline: Deadline) -> None:
+    def take(self, local: Local, title: str, deadline: Deadline) -> None:
         """Wait until this thread holds it.
 
         Raises:
             AcquireTimeout, SessionLost: It does not.
         """
-        self._enter(local)
+        with self._lock:
+            if self._active is None:
+                self._begin(local)
+            else:
+                local.role = _QUEUED
+                self._queue.append(local)
         try:
-            self._await_role(local, deadline)
-            if local.role is Role.LEADING:
+            if local.role is _QUEUED:
+                self._await_role(local, deadline)
+            if local.role is _LEADING:
                 self._lead(local, deadline)
+            self._begin_hold(local, title)
         except BaseException:
             self.leave(local)
             raise
 
-    def try_take(self, local: Local) -> bool:
+    def try_take(self, local: Local, title: str) -> bool:
         """Take it if nobody has it or waits for it, here or elsewhere."""
         with self._lock:
             if self._active is not None:
@@ -110,6 +152,7 @@ class Cohort:
             self.ticket = self.line.try_join(self.session, client.deadline(None))
             if self.ticket is not None:
                 self._granted(local, self.ticket)
+                self._begin_hold(local, title)
                 return True
         except BaseException:
             self.leave(local)
@@ -117,28 +160,21 @@ class Cohort:
         self.leave(local)
         return False
 
-    def _enter(self, local: Local) -> None:
-        with self._lock:
-            if self._active is None:
-                self._begin(local)
-            else:
-                local.role = Role.QUEUED
-                self._queue.append(local)
-
     def _begin(self, local: Local) -> None:
         self.session.enlist(self)  # an end of the session wakes the queue
-        local.role = Role.LEADING
+        local.role = _LEADING
         self._active = local
 
     def _await_role(self, local: Local, deadline: Deadline) -> None:
         """Until those before us in this process are through."""
-        if local.role is Role.QUEUED:
-            self.line.listen()  # hand-overs ask nobody: so be told if somebody deletes the key
-        while local.role is Role.QUEUED:
-            self.session.check()
-            if deadline.expired:
+        self.line.listen()  # hand-overs ask nobody: so be told if somebody deletes the key
+        while local.role is _QUEUED:
+            if self.session.is_over:
+                self.session.check()  # who comes after its end was told to the queue
+            left_s = deadline.wait_s()
+            if not left_s:
                 raise errors.AcquireTimeout(f"{self.line.prefix!r} was not acquired in time")
-            local.sleep(deadline)
+            local.sleep(left_s)
 
     def _lead(self, local: Local, deadline: Deadline) -> None:
         """Stand in etcd's line, in the place that an earlier leader has left, or in a new one."""
@@ -158,20 +194,21 @@ class Cohort:
 
     def _granted(self, local: Local, ticket: tickets.Ticket) -> None:
         self.line.hold(ticket, self._lose)
-        self._spent = 0
+        self._until = MOST
+        self._is_crowded = False
         self._seen_at = ticket.snapshot_revision
-        local.role = Role.HOLDING
+        local.role = _HOLDING
 
     # Holding.
 
-    def begin_hold(self, local: Local, name: str) -> holds.Hold:
+    def _begin_hold(self, local: Local, title: str) -> None:
         """The hold of who has just become the holder."""
         ticket = self.ticket
-        assert ticket is not None and local.role is Role.HOLDING
-        hold = self._hold = holds.Hold(self.session, name, ticket.key, ticket.create_revision)
-        if ticket.phase is tickets.Phase.GONE:
+        assert ticket is not None and local.role is _HOLDING
+        hold = holds.Hold(self.session, title, ticket.key, ticket.create_revision)
+        self._hold = local.hold = hold
+        if ticket.phase is _GONE:
             hold.lose("its key was deleted as it was handed over")
-        return hold
 
     def _lose(self, since: str) -> None:
         """Somebody deleted the key.  Quick: it runs on a reader."""
@@ -183,13 +220,6 @@ class Cohort:
         """The session is over: everybody in the queue looks at it.  No lock: it may run in a fork's child."""
         for local in list(self._queue):
             local.wake()
-
-    def rouse(self, local: Local) -> None:
-        """Let it look at its deadline."""
-        local.wake()
-        ticket = self.ticket
-        if ticket is not None and local.role is Role.LEADING:
-            ticket.waiter.wake()
 
     # Leaving.
 
@@ -204,48 +234,50 @@ class Cohort:
         """
         ticket = self.ticket
         assert ticket is not None and self._active is local
-        if self._queue and self._spent == MOST:
-            self._look_around(local, ticket)
-        if self._queue and not self._is_followed:
-            self._look_for(local, ticket)
+        if self._queue and local.handoff == self._until and not self._is_crowded:
+            self._look_around(local, ticket)  # too few waited to do so earlier, or the answer is late
+        # Whether a deletion of the place would have been told: the watch stood before it was last seen.
+        is_followed = self.line.covers(self._seen_at)
+        if self._queue and not is_followed:
+            is_followed = self._look_for(local, ticket)
         with self._lock:
-            local.role = Role.OUT
+            local.role = _OUT
             self._hold = heir = None
-            goes_on = self._queue and self._spent < MOST and self._is_followed
-            if goes_on and ticket.phase is tickets.Phase.READY:
-                self._spent += 1
+            if self._queue and local.handoff < self._until and is_followed and ticket.phase is _READY:
                 heir = self._active = self._queue.popleft()
                 heir.handoff = local.handoff + 1
-                heir.role = Role.HOLDING
+                heir.role = _HOLDING
             else:
                 self.ticket = None
                 self._next_leader()
         if heir is None:
             return self.line.release(ticket)
         heir.wake()
+        if local.handoff + EARLY == self._until and self._queue:
+            self._look_around(local, ticket)  # while others take their turns
         return None
 
     def _look_around(self, local: Local, ticket: tickets.Ticket) -> None:
-        """Begin to count anew if nobody else stands in line: whoever joins from now on waits for `MOST`.
+        """Count anew from this holder if nobody else stands in line: who joins from now on waits for `MOST`.
 
         Cost: 1 round trip.
         """
         try:
-            if self.line.is_alone(ticket, NEVER.sooner(self.session.remaining())):
-                self._spent = 0
-        except errors.OUTAGE:
-            pass  # then it is released, which takes longer
+            is_alone = self.line.is_alone(ticket, NEVER.sooner(self.session.remaining()))
+        except errors.CoordError:
+            return  # then it is released in time, which takes longer
         except BaseException:
             self.leave(local)
             raise
+        with self._lock:
+            if self.ticket is not ticket:
+                return  # it is another turn by now
+            self._is_crowded = not is_alone
+            if is_alone:
+                self._until = max(self._until, local.handoff + MOST)
 
-    @property
-    def _is_followed(self) -> bool:
-        """Whether a deletion of the place would have been told: the watch stood before it was last seen."""
-        return self.line.covers(self._seen_at)
-
-    def _look_for(self, local: Local, ticket: tickets.Ticket) -> None:
-        """See that the place is there, for the watch began after we took it.
+    def _look_for(self, local: Local, ticket: tickets.Ticket) -> bool:
+        """See that the place is there, for the watch began after we took it; whether it is followed now.
 
         Raises:
             LockLost: Somebody has deleted it.
@@ -253,13 +285,13 @@ class Cohort:
         Cost: 1 round trip; once a turn, where the first one waits for a lock that was free.
         """
         if self.line._covered_from is None:
-            return  # what is deleted from now on would not be told either: then it is released
+            return False  # what is deleted from now on would not be told either
         try:
             found = self.session.client.look(
                 [kv.get(ticket.key)], NEVER.sooner(max(0.1, self.session.remaining()))
             )
         except errors.OUTAGE:
-            return  # then it is released
+            return False
         except BaseException:
             self.leave(local)
             raise
@@ -269,17 +301,18 @@ class Cohort:
             since = f"its key was gone at revision {found.revision}"
             raise errors.LockLost(f"{ticket.key!r} was lost: {since}", since)
         self._seen_at = found.revision
+        return self.line.covers(found.revision)
 
     def leave(self, local: Local) -> None:
         """Stop waiting, leading or holding, without a word; the others go on."""
         with self._lock:
-            role, local.role = local.role, Role.OUT
-            if role is Role.QUEUED:
+            role, local.role = local.role, _OUT
+            if role is _QUEUED:
                 self._queue.remove(local)
-            if role in (Role.QUEUED, Role.OUT):
+            if role in (_QUEUED, _OUT):
                 return
             ticket = self.ticket
-            if role is Role.HOLDING or not self._queue:
+            if role is _HOLDING or not self._queue:
                 self.ticket = None
             self._next_leader()
             left = ticket if self.ticket is None else None
@@ -291,40 +324,11 @@ class Cohort:
         self._hold = None
         if self._queue:
             self._active = leader = self._queue.popleft()
-            leader.role = Role.LEADING
+            leader.role = _LEADING
             leader.wake()
         else:
             self._active = None
             self.session.delist(self)
-
-
-class Baton(locklike.Held):
-    """The hold of one thread of a cohort."""
-
-    def __init__(self, hold: holds.Hold, cohort: Cohort, local: Local) -> None:
-        super().__init__(hold)
-        self.cohort = cohort
-        self.local = local
-
-    def give_back(self) -> int | None:
-        """See `Held`.  What stays in this process is verified by what is known here, without a message."""
-        hold = self.hold
-        hold.end()
-        try:
-            hold.check()
-        except errors.LockLost:
-            self.cohort.leave(self.local)
-            raise
-        try:
-            return self.cohort.hand_on(self.local)
-        except errors.LockLost as error:
-            hold.lose(error.since)
-            raise
-
-    def give_up(self) -> None:
-        """See `Held`."""
-        self.hold.end()
-        self.cohort.leave(self.local)
 
 
 class CohortLock(locklike.OnLine):
@@ -345,13 +349,13 @@ class CohortLock(locklike.OnLine):
             NotHeld: It is not held.
         """
         held = self._mine()
-        assert isinstance(held, Baton)
-        return held.local.handoff
+        assert isinstance(held, Local)
+        return held.handoff
 
     def _cohort(self, deadline: Deadline) -> Cohort:
-        session = holds.current(self._source, deadline)
         cohort = self._latest
-        if cohort is None or cohort.session is not session:
+        if cohort is None or not cohort.session.alive:  # else it is the current one
+            session = holds.current(self._source, deadline)
             cohort = self._latest = _cohort_at(session, self._line(deadline)[0])
         return cohort
 
@@ -360,24 +364,18 @@ class CohortLock(locklike.OnLine):
             cohort = self._cohort(deadline)
         except errors.OUTAGE:
             cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
-        local = Local()
-        self._waits[local] = functools.partial(cohort.rouse, local)
+        local = Local(cohort)
+        self._waits[local] = local.rouse
         try:
-            cohort.take(local, deadline)
+            cohort.take(local, self._title, deadline)
         finally:
             self._waits.pop(local, None)
-        return self._baton(cohort, local)
+        return local
 
     def _try(self) -> locklike.Held | None:
-        cohort, local = self._cohort(NEVER), Local()
-        return self._baton(cohort, local) if cohort.try_take(local) else None
-
-    def _baton(self, cohort: Cohort, local: Local) -> Baton:
-        try:
-            return Baton(cohort.begin_hold(local, str(self)), cohort, local)
-        except BaseException:
-            cohort.leave(local)
-            raise
+        cohort = self._cohort(NEVER)
+        local = Local(cohort)
+        return local if cohort.try_take(local, self._title) else None
 
 
 Cohorts = weakref.WeakValueDictionary[bytes, Cohort]

@@ -22,8 +22,10 @@ class Hold:
         self.name = name
         self.key = key
         self.fence = fence
+        #: Who acquired it: not its number, for a new thread may have the number of one that died.
+        self.owner = threading.current_thread()
         self._since = ""
-        session.hold(self, self.lose)
+        session.hold(self, self.owner, self.lose)
 
     def lose(self, since: str) -> None:
         """It is over.  Quick: it may run on a reader."""
@@ -53,7 +55,7 @@ class Hold:
 
     def check(self) -> None:
         """Raise LockLost unless it is certainly still held.  No I/O."""
-        if not self._since:
+        if not self._since and not self.session.alive:
             try:
                 self.session.check()
             except errors.SessionLost as error:
@@ -75,7 +77,7 @@ class Hold:
 
 def current(source: Source, deadline: Deadline) -> Session:
     """The session to use now."""
-    return source if isinstance(source, Session) else source(deadline)
+    return source(deadline) if callable(source) else source
 
 
 def attach(loss: errors.CoordError, to: BaseException) -> None:

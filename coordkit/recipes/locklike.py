@@ -28,12 +28,9 @@ L = typing.TypeVar("L", bound="LockLike")
 class Held(abc.ABC):
     """A hold, whose it is, and how it is given back."""
 
-    def __init__(self, hold: holds.Hold) -> None:
-        self.hold = hold
-        #: Who acquired it: not its number, for a new thread may have the number of one that died.
-        self.owner = threading.current_thread()
-        #: How often its owner has acquired it, where that can be more than once.
-        self.depth = 1
+    hold: holds.Hold
+    #: How often its owner has acquired it, where that can be more than once.
+    depth = 1
 
     @abc.abstractmethod
     def give_back(self) -> int | None:
@@ -59,7 +56,7 @@ class LockLike(abc.ABC):
         session: Whose life it hangs on; or a function that gives the current one.
         name: Any text of at most 255 bytes.  No I/O happens yet.
         """
-        self.name = name
+        self._call(name)
         self._source = session
         self._lock = threading.Lock()
         # One, or more when some were lost and not released yet, or can be held together; the newest last.
@@ -72,6 +69,10 @@ class LockLike(abc.ABC):
         self._cancels = 0
         #: The revision at which the last release took effect; None when the reply to it was lost.
         self.released_revision: int | None = None
+
+    def _call(self, name: str) -> None:
+        self.name = name
+        self._title = f"{self._kind} {name!r}"  # for messages
 
     # What a recipe says.
 
@@ -117,31 +118,32 @@ class LockLike(abc.ABC):
         deadline = limit(blocking, timeout)
         if not blocking or timeout == 0:
             tried = self._try()
-            if tried is not None:
-                self._keep(tried)
-            return tried is not None
-        try:
-            self._keep(self._take_unless_cancelled(deadline.sooner(math.inf)))
-        except errors.OUTAGE:
-            if deadline.at_s == math.inf:
-                raise  # who waits for ever is never told False
-            return False  # an outage, too, was waited out as long as there was time
-        return True
-
-    def _take_unless_cancelled(self, deadline: Deadline) -> Held:
-        """`_take`, with a deadline that is ours alone: `cancel` ends it, for who joins waits, too."""
+            if tried is None:
+                return False
+            self._holds.append(tried)
+            self._last = tried.hold
+            return True
+        forever = deadline.at_s == math.inf
+        if forever:
+            deadline = Deadline(math.inf)  # ours alone: `cancel` ends it, for who joins waits, too
         cancels = self._cancels
         self._limits.add(deadline)
         try:
             if self._cancels != cancels:
                 deadline.expire()
-            return self._take(deadline)
+            held = self._take(deadline)
+            # No lock, no wait: what has been granted cannot be interrupted any more.
+            self._holds.append(held)
+            self._last = held.hold
         except errors.OUTAGE as error:
-            if self._cancels == cancels:
-                raise
-            raise errors.Cancelled(f"the wait for {self} was cancelled: {error}") from error
+            if self._cancels != cancels:
+                raise errors.Cancelled(f"the wait for {self} was cancelled: {error}") from error
+            if forever:
+                raise  # who waits for ever is never told False
+            return False  # an outage, too, was waited out as long as there was time
         finally:
             self._limits.discard(deadline)
+        return True
 
     def release(self) -> None:
         """Give it up, verified; any thread may.
@@ -245,7 +247,7 @@ class LockLike(abc.ABC):
         return kv.Txn(hold.session.client, hold.guard())
 
     def __str__(self) -> str:
-        return f"{self._kind} {self.name!r}"
+        return self._title
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {'held' if self.held else 'not held'}>"
@@ -257,16 +259,14 @@ class LockLike(abc.ABC):
 
     # How.
 
-    def _keep(self, held: Held) -> None:
-        # No lock, no wait: what has been granted cannot be interrupted any more.
-        self._last = held.hold
-        self._holds.append(held)
-
     def _mine(self) -> Held:
         """The hold that the calling thread means: its own, or else the newest, for any thread may release.
 
         A thread whose hold was lost keeps meaning that one, whoever acquired after it through this object.
         """
+        newest = self._holds[-1:]
+        if newest and newest[0].hold.owner is threading.current_thread():
+            return newest[0]
         held = self._newest()
         if held is None:
             raise errors.NotHeld(f"{self} is not held through this object")
@@ -274,10 +274,10 @@ class LockLike(abc.ABC):
 
     def _newest(self) -> Held | None:
         me, held = threading.current_thread(), self._holds[-1:]
-        if not held or held[0].owner is me:
+        if not held or held[0].hold.owner is me:
             return held[0] if held else None
         # The newest of its own: a thread that lost one and acquired again means the second.
-        return next((each for each in reversed(list(self._holds)) if each.owner is me), held[0])
+        return next((each for each in reversed(list(self._holds)) if each.hold.owner is me), held[0])
 
 
 def limit(blocking: bool, timeout: float) -> Deadline:
@@ -295,7 +295,7 @@ class InLine(Held):
     """A place in a line, at its turn."""
 
     def __init__(self, hold: holds.Hold, line: waitlist.Line, ticket: tickets.Ticket) -> None:
-        super().__init__(hold)
+        self.hold = hold
         self.line = line
         self.ticket = ticket
 
@@ -335,7 +335,7 @@ class OnLine(LockLike):
     def _set_prefix(self, prefix: str) -> None:
         """Take a prefix as it is, with a slash behind it, as Go and etcdctl do."""
         self._prefix = keys.prefix_as_given(prefix)
-        self.name = prefix
+        self._call(prefix)
 
     def locked(self) -> bool:
         """Whether anybody holds or awaits it, in any process.  Cost: 1 round trip."""
@@ -384,7 +384,7 @@ class LineLock(OnLine):
                 self._waits.pop(ticket, None)
 
     def _grant(self, line: waitlist.Line, ticket: tickets.Ticket) -> InLine:
-        hold = holds.Hold(ticket.session, str(self), ticket.key, ticket.create_revision)
+        hold = holds.Hold(ticket.session, self._title, ticket.key, ticket.create_revision)
         try:
             line.hold(ticket, hold.lose)
         except BaseException:

@@ -42,7 +42,7 @@ class AllHeld(locklike.Held):
     """All of them."""
 
     def __init__(self, hold: Together) -> None:
-        super().__init__(hold)
+        self.hold = hold
         self.parts = hold.parts
 
     def give_back(self) -> int | None:

@@ -228,9 +228,7 @@ class Once:
             return []
         slot, place, claim = found.slot, found.place, self._claim
         mine = claim is not None and claim.slot.nonce == slot.nonce
-        return [
-            tickets.Contender(place.key, slot.session, place.mod_revision, slot.by, slot.began, mine)
-        ]
+        return [tickets.Contender(place.key, slot.session, place.mod_revision, slot.by, slot.began, mine)]
 
     def history(self) -> list[Slot]:
         """All slots of this name that are remembered, the newest first.

@@ -58,4 +58,4 @@ class RLock(lock.Lock):
 
     def _own(self) -> locklike.Held | None:
         me = threading.current_thread()
-        return next((held for held in reversed(self._holds) if held.owner is me), None)
+        return next((held for held in reversed(self._holds) if held.hold.owner is me), None)

@@ -8,7 +8,7 @@ import pytest
 from contract.locklikes import Visitor, visit
 from contract.players import expire, wait_until
 
-from coordkit import errors
+from coordkit import errors, waitlist
 from coordkit.recipes import cohort
 
 
@@ -16,7 +16,7 @@ class Interrupt(BaseException):
     """Ctrl-C, a killed greenlet."""
 
 
-def work_until(stop, lock, grants) -> list[threading.Thread]:
+def work_until(stop, lock, grants, count=4) -> list[threading.Thread]:
     """Threads that take turns until `stop` is set, and note each (fence, handoff)."""
 
     def work() -> None:
@@ -24,7 +24,7 @@ def work_until(stop, lock, grants) -> list[threading.Thread]:
             with lock:
                 grants.append((lock.fence, lock.handoff))
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
+    threads = [threading.Thread(target=work) for _ in range(count)]
     for thread in threads:
         thread.start()
     return threads
@@ -77,12 +77,67 @@ def test_another_process_has_its_turn_in_time(coord, crew):
     assert grants == sorted(set(grants))
 
 
-def test_alone_it_keeps_its_place(coord):
+def test_who_joins_while_it_is_asked_waits_no_longer(coord, crew, monkeypatch):
+    """
+    However long the answer takes, that nobody else waits: it counts from when it was asked.
+    """
+    (other,) = crew(1)
+    lock, rival, grants = coord.cohort_lock("x"), other.lock("x"), []
+    asked, joined, answered, stop = (threading.Event() for _ in range(4))
+    looks_around, is_alone = cohort.Cohort._look_around, waitlist.Line.is_alone
+    visitors, counts, own = [], [], threading.local()
+
+    def look_around(shared, local, ticket) -> None:
+        own.goes_on = local.role is cohort.Role.OUT  # the others have the lock meanwhile
+        looks_around(shared, local, ticket)
+        if joined.is_set():
+            answered.set()
+
+    def look(line, ticket, deadline) -> bool:
+        if asked.is_set() or not own.goes_on:
+            return is_alone(line, ticket, deadline)
+        asked.set()
+        answer = is_alone(line, ticket, deadline)
+        visitors.append(Visitor(rival))
+        wait_until(lambda: rival._waits, what="the rival's key in line")
+        counts.append(len(grants))
+        joined.set()
+        wait_until(lambda: len(grants) == counts[0] + cohort.EARLY // 2)
+        return answer
+
+    def work() -> None:
+        while not stop.is_set():
+            with lock:
+                grants.append((lock.fence, lock.handoff))
+                if asked.is_set():
+                    joined.wait(15)
+                    if len(grants) == counts[0] + cohort.EARLY // 2:
+                        answered.wait(15)
+
+    monkeypatch.setattr(cohort.Cohort, "_look_around", look_around)
+    monkeypatch.setattr(waitlist.Line, "is_alone", look)
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+
+    assert answered.wait(15)
+    visitors[0].wait_until_held()
+    waited = len(grants) - counts[0]
+    visitors[0].give_back()
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert cohort.EARLY < waited <= cohort.MOST
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_alone_it_keeps_its_place(coord, count):
     """
     Nobody else waits: the fence stays, and the hand-overs are counted on.
     """
     stop, grants = threading.Event(), []
-    threads = work_until(stop, coord.cohort_lock("x"), grants)
+    threads = work_until(stop, coord.cohort_lock("x"), grants, count)
     wait_until(lambda: len(grants) > 4 * cohort.MOST)
     stop.set()
     for thread in threads:
@@ -127,13 +182,13 @@ def test_an_interrupted_waiter_is_passed_over(coord, monkeypatch):
     asleep = threading.Event()
     ends = []
 
-    def interrupted(local, deadline) -> None:
+    def interrupted(local, longest_s) -> None:
         if threading.current_thread().name == "victim":
             if ends:
                 asleep.set()
-                nap(local, deadline)  # until it is handed the lock
+                nap(local, longest_s)  # until it is handed the lock
             raise Interrupt
-        nap(local, deadline)
+        nap(local, longest_s)
 
     monkeypatch.setattr(cohort.Local, "sleep", interrupted)
 

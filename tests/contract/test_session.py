@@ -641,7 +641,7 @@ class TestClose:
         session.close()
         told: list[str] = []
 
-        session.hold(object(), told.append)
+        session.hold(object(), threading.current_thread(), told.append)
 
         assert told == ["closed by this program"]
 

@@ -53,7 +53,8 @@ class Job:
         weak = weakref.WeakMethod(self._on_lost)
         lose = lambda why: (weak() or _nothing)(why)  # noqa: E731 - it must not hold this object
         delivery.on_lost = lose
-        delivery.desk.session.hold(delivery, lose)  # not this, or it would never be collected
+        # Not this, or it would never be collected.
+        delivery.desk.session.hold(delivery, threading.current_thread(), lose)
         drop = weakref.finalize(self, delivery.desk.dropped.append, delivery)
         drop.atexit = False
         self._drop = drop
