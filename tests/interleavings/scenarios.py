@@ -356,6 +356,24 @@ def own_key_deleted_before_a_local_release(stage: Stage) -> None:
     waiter.release()
 
 
+def a_rival_between_two_of_ours(stage: Stage) -> None:
+    """The next local waiter is not the next in line."""
+    member = stage.enter()
+    holder, waiter = stage.lock(member), stage.lock(member)
+    assert holder.acquire()
+    rival = stage.stranger("rival")
+    attempt = stage.join(waiter)
+    wait_until(lambda: stage.line(member)._covered_from, what="the watch")
+
+    holder.release()
+
+    settle(stage, attempt)
+    stage.must_wait(attempt, "the rival holds it")
+    stage.delete(rival)
+    stage.must_be_held(attempt)
+    waiter.release()
+
+
 def a_local_hand_over_needs_no_event(stage: Stage) -> None:
     """The release's own answer names the local waiter: it is granted while no event gets through."""
     member = stage.enter()

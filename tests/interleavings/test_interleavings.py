@@ -154,6 +154,10 @@ def no_hand_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(waitlist.Line, "_hand_over", lambda self, release: None)
 
 
+def any_local_waiter_is_first(patch: pytest.MonkeyPatch) -> None:
+    mutate(patch, waitlist.Line, "_head_behind", "other.ahead in nobody_else", "True")
+
+
 def a_window_is_the_line(patch: pytest.MonkeyPatch) -> None:
     mutate(patch, waitlist.Ticket, "take", "if more:", "if False:")
 
@@ -283,6 +287,7 @@ PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.predecessor_deleted_before_the_watch_stands: [no_confirming_read],
     scenarios.own_key_deleted_before_the_watch_stands: [no_confirming_read, a_read_need_not_show_our_key],
     scenarios.own_key_deleted_before_a_local_release: [hand_over_to_whoever_waits],
+    scenarios.a_rival_between_two_of_ours: [any_local_waiter_is_first, hand_over_to_whoever_waits],
     scenarios.a_local_hand_over_needs_no_event: [no_hand_over],
     scenarios.the_window_goes_before_the_head: [a_window_is_the_line],
     scenarios.the_predecessor_goes_far_back: [the_predecessors_end_is_our_turn],
