@@ -68,6 +68,14 @@ class Watched:
             if not self.covers(other.snapshot_revision):
                 other.waiter.wake()
 
+    def _next_after(self, ticket: Ticket) -> Ticket | None:
+        """Whoever of this process is next behind one whose turn it is, for certain.  Under the lock."""
+        nobody_else: tuple[dict[bytes, int], ...] = ({ticket.key: ticket.create_revision}, {})
+        for other in (*ticket.followers, *self._tickets.values()):
+            if other.phase is Phase.WAITING and other.ahead in nobody_else:
+                return other
+        return None
+
     def covers(self, revision: int) -> bool:
         """Whether every deletion since then has been, or will be, told; unless `on_missed` is told first."""
         covered_from = self._covered_from  # no lock: it may be dropped at any moment all the same

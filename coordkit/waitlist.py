@@ -398,17 +398,18 @@ class Line(linewatch.Watched):
         is one of them, it is told without an event.
         """
         with self._lock:
-            head = self._head_behind(ticket) if self.EXCLUSIVE else None
+            alone = not self.EXCLUSIVE or all(other is ticket for other in self._tickets.values())
+            # One that is next will be the head if its key is there; to find the head etcd walks over the line.
+            heir = None if alone else self._next_after(ticket)
             ticket.on_gone = None  # from here on it is we who delete it, and the answer tells
-        session, local = ticket.session, head is not None
+        session = ticket.session
+        head = [] if alone else [kv.get(heir.key) if heir else self._oldest]
         try:
-            deleted = session.delete_verified(
-                ticket.key, ticket.create_revision, [head] if head is not None else [], together=not local
-            )
+            deleted = session.delete_verified(ticket.key, ticket.create_revision, head, together=alone)
         except BaseException:
             self.leave(ticket)
             raise
-        if local and deleted is not None:
+        if not alone and deleted is not None:
             self._hand_over(deleted.result)  # before those who follow us are told: this may spare them a read
         self._forget(ticket)
         if deleted is None:
@@ -416,20 +417,6 @@ class Line(linewatch.Watched):
         if ticket.created_at_once and deleted.at_once:
             session.return_nonce(ticket.nonce)
         return deleted.result.revision
-
-    def _head_behind(self, ticket: Ticket) -> kv.Op | None:
-        """What to read to know who is first behind a ticket whose turn it is; None: nobody of this process.
-
-        To find the oldest key etcd walks over the whole line.  One before whom nobody else is left will be
-        the oldest if its key is there, so that its key alone is read.  Under the lock.
-        """
-        if all(other is ticket for other in self._tickets.values()):
-            return None
-        nobody_else: tuple[dict[bytes, int], ...] = ({ticket.key: ticket.create_revision}, {})
-        for other in (*ticket.followers, *self._tickets.values()):
-            if other.phase is Phase.WAITING and other.ahead in nobody_else:
-                return kv.get(other.key)
-        return self._oldest
 
     def _hand_over(self, release: kv.TxnResult) -> None:
         """Tell the local waiter that the release's own transaction saw at the head of the line."""

@@ -155,7 +155,7 @@ def no_hand_over(patch: pytest.MonkeyPatch) -> None:
 
 
 def any_local_waiter_is_first(patch: pytest.MonkeyPatch) -> None:
-    mutate(patch, waitlist.Line, "_head_behind", "other.ahead in nobody_else", "True")
+    mutate(patch, linewatch.Watched, "_next_after", "other.ahead in nobody_else", "True")
 
 
 def a_window_is_the_line(patch: pytest.MonkeyPatch) -> None:
