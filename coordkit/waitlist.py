@@ -399,7 +399,7 @@ class Line(linewatch.Watched):
         """
         with self._lock:
             alone = not self.EXCLUSIVE or all(other is ticket for other in self._tickets.values())
-            # One that is next will be the head if its key is there; to find the head etcd walks over the line.
+            # One that is next will be the head, if its key is there: etcd finds a head by walking the line.
             heir = None if alone else self._next_after(ticket)
             ticket.on_gone = None  # from here on it is we who delete it, and the answer tells
         session = ticket.session
