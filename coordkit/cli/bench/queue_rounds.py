@@ -37,7 +37,7 @@ class Load:
     many: int = 4_000
     peer: int = 150
     callers: int = 64
-    each: int = 15
+    each: int = 60
     drained: int = 100_000
 
 
@@ -81,26 +81,35 @@ def concurrent(url: str, load: Load) -> Figures:
 
 
 def _concurrent(coord: coordkit.Coordinator, queue: coordkit.Queue, load: Load) -> Figures:
-    """Single puts of many callers, coalesced and not."""
+    """Single puts of many callers, coalesced; and as many plain puts, each a request of its own."""
     total = load.callers * load.each
     keys = iter(range(10**9))
-    alone = _rate(total, lambda: _callers(load, lambda: coord.kv.put(f"{_PEER}{next(keys):09d}", _VALUE)))
+    alone = _crowd(load, lambda: coord.kv.put(f"{_PEER}{next(keys):09d}", _VALUE))
     coord.kv.delete_prefix(_PEER)
-    together = _rate(total, lambda: _callers(load, lambda: queue.put(_VALUE)))
+    together = _crowd(load, lambda: queue.put(_VALUE))
     _insist(queue.qsize() == total, f"{queue.qsize()} of {total} concurrent puts are there")
     return {"concurrent_puts_per_s": together, "concurrent_uncoalesced_per_s": alone}
 
 
-def _callers(load: Load, call: Callable[[], object]) -> None:
+def _crowd(load: Load, call: Callable[[], object]) -> float:
+    """Calls per second of all callers, from when they are all there until the last has ended."""
+    gate = threading.Barrier(load.callers + 1)
+
     def run() -> None:
+        gate.wait()
         for _ in range(load.each):
             call()
 
-    threads = [threading.Thread(target=run) for _ in range(load.callers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    callers = [threading.Thread(target=run) for _ in range(load.callers)]
+    for caller in callers:
+        caller.start()
+
+    def wait() -> None:
+        gate.wait()
+        for caller in callers:
+            caller.join()
+
+    return _rate(load.callers * load.each, wait)
 
 
 def _taken(coord: coordkit.Coordinator, queue: coordkit.Queue, load: Load) -> Figures:
