@@ -2,8 +2,9 @@
 
 Inside of etcd they are nested transactions of one outer one: one call, one raft entry, one disk sync.  All of
 them take effect at one revision, and their compares see the state before it.  So what goes together must not
-depend on what else goes: no two puts of one key (etcd refuses that), and never two places in one line, which
-would get the same create revision, and the order would be gone.  Who sends here answers for that.
+depend on what else goes: no two puts of one key (etcd refuses that), and never two places in one line, or in
+two lines of which one lies within the other: they would get the same create revision, and the order would be
+gone.  Who sends here answers for that.
 
 If one member spoils it (a lease that is gone, a value that is too large), etcd refuses the whole, certainly,
 and each is sent again on its own.  Out of space is no certain refusal: then all are told, and each finds out.

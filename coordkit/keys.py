@@ -51,6 +51,12 @@ def prefix(namespace: str, kind: str, name: str | None = None) -> bytes:
     return (head if name is None else f"{head}{segment(name)}/").encode()
 
 
+def is_of_a_name(namespace: str, prefix_: bytes) -> bool:
+    """Whether it is `prefix(namespace, kind, name)` for some kind and name: no other such lies within it."""
+    head = f"/{namespace}/".encode() if namespace else b"/"
+    return prefix_.startswith(head) and prefix_.count(b"/", len(head)) == 2
+
+
 def prefix_as_given(prefix_: str) -> bytes:
     """A prefix that is taken as it is, with a slash behind it, as Go and etcdctl do.
 

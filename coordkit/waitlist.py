@@ -76,6 +76,8 @@ class Line(linewatch.Watched):
         self._newest = kv.range(self.before, keys_only=True, newest_first=True, limit=WINDOW + 1)
         self._oldest = kv.range(prefix, keys_only=True, oldest_first=True, limit=1)
         self._read_at_s = time.monotonic()  # the last safety read
+        #: Whether it is one of those that never lie within each other.
+        self._is_apart = not self.OWN and keys.is_of_a_name(link.namespace, prefix)
 
     # Joining.
 
@@ -101,8 +103,8 @@ class Line(linewatch.Watched):
         self, ticket: Ticket, stored: bytes, deadline: Deadline, when: list[kv.Compare], newest: kv.Op
     ) -> Ticket | None:
         """None: one of `when` did not hold, and nothing was written."""
-        # Two joins of one line must not share a revision; joins of different lines may.
-        together = self._register(ticket) and not self.OWN
+        # Two places in one line must not share a revision; two in lines that have no key in common may.
+        together = self._register(ticket) and self._is_apart
         try:
             # Here, and only here, the newest of our kind is mine, and all others are before me.
             created = ticket.session.create(ticket.key, stored, deadline, when, [newest], together=together)

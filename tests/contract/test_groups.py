@@ -137,3 +137,27 @@ def test_two_places_in_one_line_never_share_a_revision(coord):
     assert sum(map(len, fences.values())) == 24 * 5
     for granted in fences.values():
         assert granted == sorted(set(granted))
+
+
+def test_a_place_in_a_line_within_another_has_a_revision_of_its_own(coord, namespace):
+    """
+    Below a prefix that is taken as it is, other lines may lie: their keys stand in this one, too.
+    """
+    fences: dict[str, list[int]] = {}
+
+    def work(prefix: str) -> None:
+        lock = coordkit.Lock.at(coord.session, prefix)
+        granted = fences[prefix] = []
+        for _ in range(10):
+            with lock:
+                granted.append(lock.fence)
+
+    outer = [f"/{namespace}/line {number}" for number in range(8)]
+    crew = [threading.Thread(target=work, args=(each,)) for one in outer for each in (one, f"{one}/inner")]
+    for thread in crew:
+        thread.start()
+    for thread in crew:
+        thread.join(50)
+
+    for one in outer:
+        assert len({*fences[one], *fences[f"{one}/inner"]}) == 2 * 10
