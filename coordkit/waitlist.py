@@ -115,9 +115,9 @@ class Line(linewatch.Watched):
                 ticket.created(created)
                 if created.result is not None and ticket.phase is Phase.JOINING:
                     ticket.phase = Phase.WAITING
-                    found = created.result.found(1)
                     mine = int(self._told_of_us)
-                    ticket.take(found.kvs[mine:], found.more, created.result.revision, found.count - mine)
+                    found = created.result.found(1, mine)
+                    ticket.take(found.kvs, found.more, created.result.revision, found.count - mine)
                     self._settle(ticket)
             if ticket.phase is Phase.JOINING:
                 self._read(ticket, deadline)  # the reply was lost: others may have joined behind us since

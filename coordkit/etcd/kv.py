@@ -53,8 +53,8 @@ class Target:
     def __init__(self, field: str, kind: int, key: bytes | str, range_end: bytes | str = b"") -> None:
         self._field = field
         self._kind = kind
-        self._key = keys.to_bytes(key, "key")
-        self._range_end = keys.to_bytes(range_end, "range_end")
+        self._key = key if type(key) is bytes else keys.to_bytes(key, "key")
+        self._range_end = range_end if type(range_end) is bytes else keys.to_bytes(range_end, "range_end")
 
     def _compare(self, result: int, to: object) -> Compare:
         if type(to) is int and 0 <= to < 2**63 and not self._range_end and self._field in _NUMBERS:

@@ -80,11 +80,11 @@ class TxnResult:
         """The results of the branch's operations, in order."""
         return tuple(_result(reply, self.revision) for reply in self._responses)
 
-    def found(self, index: int) -> RangeResult:
-        """The result of the branch's operation `index`, which is a read."""
+    def found(self, index: int, first: int = 0) -> RangeResult:
+        """The result of the branch's operation `index`, which is a read; its keys from the `first` one on."""
         reply = self._responses[index]
         assert reply.HasField("response_range")
-        return range_result(reply.response_range)
+        return range_result(reply.response_range, first)
 
     def inner(self, index: int) -> TxnResult:
         """The result of the branch's operation `index`, which is a nested transaction."""
@@ -96,9 +96,10 @@ class TxnResult:
         return f"TxnResult(succeeded={self.succeeded}, revision={self.revision}, results={self.results})"
 
 
-def range_result(message: messages.RangeResponse) -> RangeResult:
-    """From the wire."""
-    return RangeResult(tuple(map(KeyValue.of, message.kvs)), message.more, message.count)
+def range_result(message: messages.RangeResponse, first: int = 0) -> RangeResult:
+    """From the wire; its keys from the `first` one on."""
+    kvs = message.kvs[first:] if first else message.kvs
+    return RangeResult(tuple(map(KeyValue.of, kvs)), message.more, message.count)
 
 
 def _result(reply: messages.ResponseOp, revision: int) -> Result:
