@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordkit.recipes.queue import names, window
+from coordkit.recipes.queue.crowd import Crowd
 from coordkit.recipes.queue.window import Candidate, Want
 
 LAYOUT = names.Layout(b"/demo/queue/jobs/")
@@ -120,3 +121,43 @@ class TestSkip:
         And never so much that what is there would not do.
         """
         assert list(window.skip(range(free), wanted, places)) == list(range(first, free))
+
+
+class TestCrowd:
+    """Idle consumers that hear of single items, one after the other."""
+
+    def test_one_of_them_comes_first_and_each_now_and_then(self):
+        """
+        Once all are known, every item has another order, and all reckon the same one.
+        """
+        leases = range(1, 33)
+        crowd = Crowd()
+        for lease in leases:
+            crowd.claimed(str(lease), lease)
+            crowd.ended(str(lease))
+
+        firsts = []
+        for number in range(1000):
+            ranks = {crowd.rank(f"item-{number}", lease): lease for lease in leases}
+            assert sorted(ranks) == list(range(32))
+            firsts.append(ranks[0])
+
+        assert set(firsts) == set(leases)
+        assert max(map(firsts.count, leases)) < 100
+
+    def test_who_has_something_in_hand_or_is_long_gone_keeps_nobody_waiting(self):
+        """
+        Until it is free again; and who was never seen keeps nobody waiting either.
+        """
+        crowd = Crowd()
+        assert crowd.rank("x", 1) == 0
+        crowd.claimed("a", 2)
+        items = [f"item-{number}" for number in range(100)]
+
+        assert not any(crowd.rank(each, 1) for each in items)
+        crowd.ended("a")
+        assert any(crowd.rank(each, 1) for each in items)
+
+        for number in range(64):
+            crowd.claimed(str(number), 1)
+        assert not any(crowd.rank(each, 1) for each in items)

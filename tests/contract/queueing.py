@@ -16,6 +16,12 @@ def stored(queue: coordkit.Queue) -> dict[str, int]:
     return dict(collections.Counter(keys))
 
 
+def asleep(queue: coordkit.Queue) -> bool:
+    """Whether a waiting consumer has seen everything, and now listens."""
+    arrivals = queue._site.arrivals
+    return arrivals.since is not None and arrivals.known >= arrivals.since
+
+
 def drain(queue: coordkit.Queue) -> list[Any]:
     """All that is free, acked."""
     values: list[Any] = []

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 from contract.players import Call, expire, wait_until
-from contract.queueing import drain, stored, take
+from contract.queueing import asleep, drain, stored, take
 
 from coordkit import codecs, errors, kv
 from coordkit.recipes.queue.arrivals import Arrivals
@@ -288,12 +288,6 @@ class TestTaking:
 
         assert values == [b"%d" % number for number in range(300, 400)]
         assert theirs.ack_many(held) == []
-
-
-def asleep(queue):
-    """Whether a waiting consumer has seen everything, and now listens."""
-    arrivals = queue._site.arrivals
-    return arrivals.since is not None and arrivals.known >= arrivals.since
 
 
 class TestEnds:

@@ -1,14 +1,17 @@
-"""What a consumer saw and did not claim serves its next claims: without a read, and without an error."""
+"""What a consumer knows serves its claims without a read, and without an error.
+
+What it saw and did not claim; and while it is idle, what the watch tells it.
+"""
 
 from __future__ import annotations
 
 import collections
 
 import pytest
-from contract.players import Call
-from contract.queueing import drain, stored
+from contract.players import Call, wait_until
+from contract.queueing import asleep, drain, stored
 
-from coordkit.recipes.queue import fetcher
+from coordkit.recipes.queue import fetcher, names
 
 
 @pytest.fixture
@@ -179,3 +182,107 @@ def test_items_that_others_took_meanwhile_are_looked_for_no_more(jobs, other):
 
     assert sorted(values, key=int) == items
     assert stored(jobs) == {}
+
+
+class TestIdle:
+    """A consumer that sleeps: it has looked, and nothing was there."""
+
+    @pytest.fixture
+    def idle(self, jobs, calls):
+        """It waits, and has asked nothing since."""
+        call = Call(jobs.claim, timeout=30)
+        wait_until(lambda: asleep(jobs), what="a consumer that sleeps")
+        calls.clear()
+        return call
+
+    def test_what_it_is_told_of_is_claimed_without_a_look(self, idle, other, calls):
+        """
+        One commit.
+        """
+        other.put(b"x")
+
+        with idle.end() as job:
+            assert (job.value, job.attempt) == (b"x", 1)
+            assert (calls["txn"], calls["look"]) == (1, 0)
+
+    def test_of_many_the_first_is_taken(self, idle, other):
+        """
+        In the queue's order, which is not that of the events of one transaction, nor that of their coming.
+        """
+        other.put_many([b"b", b"c"])
+
+        with idle.end() as job:
+            assert job.value == b"b"
+
+    def test_what_another_has_taken_by_then_costs_nothing(self, idle, other, jobs, calls, monkeypatch):
+        """
+        It left it to the others for a moment, and was told.
+        """
+        arrivals = jobs._site.arrivals
+        taken = []
+
+        def until_it_is_taken(*_):
+            if taken:
+                return 0
+            taken.append(other.claim(timeout=10))
+            wait_until(lambda: not arrivals.fresh()[0], what="the news of that")
+            return 1
+
+        monkeypatch.setattr(arrivals, "rank", until_it_is_taken)
+        other.put(b"x")
+        wait_until(lambda: taken, what="another's claim")
+        taken[0].ack()
+        other.put(b"y")
+
+        with idle.end() as job:
+            assert job.value == b"y"
+            assert (calls["txn"], calls["look"]) == (1, 0)
+
+    def test_what_another_was_quicker_at_is_asked_for_once(self, idle, other, jobs, calls, monkeypatch):
+        """
+        The claim fails; the watch says why, so no look has to.
+        """
+        real = fetcher.claiming.claim
+        taken = []
+
+        def claim_too_late(desk, *rest):
+            if desk is jobs._site._desk and not taken:
+                taken.append(other.claim(timeout=10))
+            return real(desk, *rest)
+
+        monkeypatch.setattr(fetcher.claiming, "claim", claim_too_late)
+        other.put(b"x")
+        wait_until(lambda: calls["txn"] == 1, what="a claim that is too late")
+        taken[0].ack()
+        other.put(b"y")
+
+        with idle.end() as job:
+            assert job.value == b"y"
+            assert (calls["txn"], calls["look"]) == (2, 0)
+
+    def test_what_cannot_be_claimed_for_another_reason_is_looked_at(self, idle, coord, jobs):
+        """
+        An item whose deliveries are not what the watch lets one believe.
+        """
+        layout = jobs._site.layout
+        id_ = names.item_id(100, 1, names.new_producer(), 1)
+        coord.kv.put(layout.attempt(id_), b"")
+
+        coord.kv.put(layout.item(id_), b"x")
+
+        with idle.end() as job:
+            assert (job.id, job.value, job.attempt) == (id_, b"x", 2)
+
+    def test_what_comes_back_is_looked_at(self, idle, other):
+        """
+        Its deliveries are not known here.
+        """
+        other.put(b"x")
+        first = idle.end()
+        again = Call(other.claim, timeout=30)
+        wait_until(lambda: asleep(other), what="another consumer that sleeps")
+
+        first.nack()
+
+        with again.end() as job:
+            assert (job.value, job.attempt) == (b"x", 2)

@@ -3,7 +3,8 @@
 It is a thread that exists while somebody waits.  A round is: read the head of the queue (2 reads; 3 where
 delayed items may matter: when little is left, and twice a second), share
 it out among the callers (`window.plan`), claim (1 commit), hand out.  With nothing to be had it sleeps, and
-reads nothing, until the watch tells of something.
+reads nothing, until the watch tells of something; what that has told of is claimed without a look.
+Where many are idle each leaves an item to some others for a moment (`crowd.py`).
 
 Consumers that collide (somebody else claimed what we had seen) leave some places to the others the next time,
 up to 64, at random.  Those who do not collide take from the head, and read further ahead: what they have seen
@@ -27,6 +28,7 @@ import weakref
 from coordkit import errors, forks
 from coordkit.deadline import NEVER, Deadline
 from coordkit.recipes.queue import claiming, upkeep, window
+from coordkit.recipes.queue.arrivals import Arrivals
 from coordkit.recipes.queue.delivery import Delivery, Desk
 from coordkit.recipes.queue.window import Candidate, Want, Window
 
@@ -39,6 +41,8 @@ SMALL_BYTES, LARGE_BYTES = 2**20, 2**22  # of a reply: below, more items may com
 LINGER_S = 1.0  # how long the thread outlives its last caller
 LONGEST_PAUSE_S = 1.0
 DELAYED_S = 0.5  # how long a busy consumer may do without a look at the delayed items
+ASIDE_S, MOST_ASIDE = 0.001, 8  # how long an item is left to each who comes first; to so many at most
+DOUBT_S = 0.05  # how long an item that others must have may seem to be free
 TRUST = 2  # rounds without a collision, after which what was seen serves for more than one
 
 
@@ -77,6 +81,7 @@ class Fetcher:
         self._pid = os.getpid()
         self._lock = threading.Lock()
         self._requests: list[Request] = []
+        self._entered = False  # a caller has come since the last look
         self._news = forks.event()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -132,6 +137,7 @@ class Fetcher:
         site = self._site.itself()  # the thread keeps it alive
         with self._lock:
             self._requests.append(request)
+            self._entered = True
             thread = self._thread
             if thread is None:
                 name = f"coordkit-{site.title}"
@@ -201,6 +207,7 @@ class Fetcher:
         desk.collect_dropped()
         with self._lock:
             requests = list(self._requests)
+            self._entered = False
         wanted = min(sum(each.want.count for each in requests), self._most)
         delayed = self._wants_delayed()
         stock = self._usable_stock(desk, wanted, delayed)
@@ -286,7 +293,7 @@ class Fetcher:
 
     def _claim(
         self, desk: Desk, shares: list[tuple[Request, list[Candidate]]], seen: Window, exhausted: bool
-    ) -> None:
+    ) -> set[Candidate] | None:
         """Claim, and hand out.
 
         Args:
@@ -294,6 +301,9 @@ class Fetcher:
             shares: Who is to get what.
             seen: Where that was seen: this round, or before, if it is the stock.
             exhausted: There is no more than that.
+
+        Returns:
+            What could not be claimed; None when something has come in front.
         """
         chosen = [each for _, share in shares for each in share]
         seen_at = seen.revision if seen is self._stock else None
@@ -305,7 +315,7 @@ class Fetcher:
             raise
         if claimed is None:
             self._peaceful = 0
-            return  # something has come in front: look
+            return None
         deliveries = {each.id: each for each in claimed}
         self._learn(len(chosen), claimed)
         if self._peaceful >= TRUST:
@@ -331,6 +341,7 @@ class Fetcher:
                     heir.end()
             self._requests = [each for each in self._requests if not each.over]
         _undo(left)
+        return {each for each in chosen if each.id not in deliveries}
 
     def _hand(self, request: Request, deliveries: list[Delivery]) -> None:
         for delivery in deliveries:
@@ -365,7 +376,7 @@ class Fetcher:
         if not self._requests:
             return
         arrivals = site.arrivals
-        arrivals.known = found.revision
+        arrivals.seen(found.revision)
         with arrivals.listening():
             # What comes between the look and the watch is told by nobody; so the watch rings when it stands.
             nap_s = float(desk.session.ttl_s)  # old servers lose events
@@ -374,7 +385,68 @@ class Fetcher:
                 nap_s = min(nap_s, upkeep.seconds_until(found.due_ms) or 1.0)
             if found.claims:
                 nap_s = min(nap_s, self._stuck.look_again_s)
-            self._news.wait(nap_s)
+            self._follow(desk, arrivals, Deadline.after(nap_s))
+
+    def _follow(self, desk: Desk, arrivals: Arrivals, limit: Deadline) -> None:
+        """Claim what the watch tells of, until only a look can tell more."""
+        tried: set[Candidate] = set()
+        lost: set[Candidate] = set()  # to others, as the watch is about to tell
+        doubt = NEVER  # until when it has to
+        while True:
+            self._news.wait(min(limit.wait_s(), doubt.wait_s()))
+            self._news.clear()
+            desk.collect_dropped()
+            fresh = self._fresh(desk, arrivals)
+            first = None if fresh is None else next(iter(fresh.without(tried).candidates), None)
+            rank = 0 if first is None else arrivals.rank(first.id, desk.session.lease_id)
+            if rank:
+                time.sleep(min(rank, MOST_ASIDE) * ASIDE_S)
+                fresh = self._fresh(desk, arrivals)  # it may be taken by now
+            if fresh is None or limit.expired:
+                return
+            lost.intersection_update(fresh.candidates)
+            if lost and doubt.expired:
+                return
+            fresh = fresh.without(tried)
+            if fresh.candidates:
+                beaten = self._claim_fresh(desk, fresh, tried)
+                if beaten is None:
+                    return
+                lost |= beaten
+            doubt = (doubt if doubt is not NEVER else NEVER.sooner(DOUBT_S)) if lost else NEVER
+
+    def _fresh(self, desk: Desk, arrivals: Arrivals) -> Window | None:
+        """What the watch has told of since the look that found nothing; None: look again."""
+        with self._lock:
+            if self._entered or not self._requests:
+                return None
+        told = None if desk.session.is_over else arrivals.fresh()
+        if told is None:
+            return None
+        ids, revision = told
+        free = sorted(ids, key=desk.layout.item)
+        candidates = tuple(Candidate(id_, ids[id_], 0) for id_ in free)
+        return Window(revision, candidates, (), False, None, "", b"", "")
+
+    def _claim_fresh(self, desk: Desk, fresh: Window, tried: set[Candidate]) -> set[Candidate] | None:
+        """Claim of that for those who wait; which of it others have, or None: look again."""
+        with self._lock:
+            requests = list(self._requests)
+        wanted = min(sum(each.want.count for each in requests), self._most)
+        free = window.skip(fresh.candidates, wanted, random.randint(0, self._step))
+        shares = self._shares(desk, free, requests)
+        if not any(shares):
+            return None
+        exhausted = sum(map(len, shares)) >= len(free)
+        self._stock = fresh  # something may have come in front by now
+        lost = self._claim(desk, list(zip(requests, shares, strict=True)), fresh, exhausted)
+        if lost is None:
+            return None
+        chosen = {each for share in shares for each in share}
+        tried |= chosen
+        self._dry = exhausted
+        self._news.set()  # there may be more of it
+        return lost
 
 
 def _undo(deliveries: list[Delivery]) -> None:
