@@ -25,6 +25,8 @@ from coordkit.etcd import client as clients
 from coordkit.etcd import kv
 from coordkit.wire import messages
 
+MOST_WITHDRAWN = 100  # keys in a transaction: etcd allows 128 operations
+
 _log = logging.getLogger("coordkit")
 
 
@@ -77,6 +79,7 @@ class LeasedKeys(abc.ABC):
         self._spare_nonces: list[str] = []
         self._epoch_lock = threading.Lock()
         self._epoch = 0
+        self._doubts: list[bytes] = []  # keys that are to be withdrawn
         self._in_epoch = kv.mod(key) == 0  # the compare of the epoch, kept because it is sent so often
 
     # What a session must be able to do.
@@ -237,7 +240,9 @@ class LeasedKeys(abc.ABC):
         except BaseException as error:
             if isinstance(error, errors.OUTAGE):
                 error.outcome = errors.Outcome.UNKNOWN  # of the create: a question not asked settles nothing
-            self.defer(lambda: self.withdraw(key, epoch))
+            with self._epoch_lock:
+                self._doubts.append(key)
+            self.defer(self.withdraw)
             raise
 
     def _see_key(self, session_key: kv.KeyValue | None) -> int:
@@ -329,35 +334,41 @@ class LeasedKeys(abc.ABC):
                 return None
             # The epoch was over: the refusal is certain.
 
-    def withdraw(self, key: bytes, epoch: int, pause_s: float = clients.FIRST_PAUSE_S) -> None:
-        """Delete a key of ours and end the epoch that its creates compared, until that is certain.
+    def withdraw(self, pause_s: float = clients.FIRST_PAUSE_S) -> None:
+        """Delete the keys in doubt and end the epoch that their creates compared, until that is certain.
 
-        Runs in the background, an attempt at a time; ends at the latest with the session, whose lease takes
-        the key.
+        Runs in the background, an attempt at a time, for all that are in doubt by then; ends at the latest
+        with the session, whose lease takes the keys.
         """
-        if self.is_over:
+        with self._epoch_lock:
+            doubts, epoch = self._doubts[:MOST_WITHDRAWN], self._epoch  # none of them compared a later one
+            del self._doubts[:MOST_WITHDRAWN]
+        if self.is_over or not doubts:
             return
+        deletes = [kv.delete(key) for key in doubts]
         bump = kv.txn_request(
             [kv.mod(self.key) == epoch],
-            [kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), self.read_key],
-            [self.read_key],
+            [kv.put(self.key, self._value, lease=self.lease_id), *deletes, self.read_key],
+            [*deletes, self.read_key],  # the epoch was over already: no copy can come any more
         )
-        bare = kv.txn_request([kv.create(key) > 0], [kv.delete(key)])
         limit = NEVER.sooner(self.client.options.timeout_s)
         try:
             result = self.client.txn(bump, limit)
-            self._see_key(result.found(2 if result.succeeded else 0).first)
-            if not result.succeeded:
-                self.client.txn(bare, limit)  # the epoch was over already: no copy can come any more
+            self._see_key(result.found(len(doubts) + result.succeeded).first)
             return
         except errors.QuotaExceeded:
             # Out of space no put passes, but deletes do: keep deleting, until a bump ends the doubt.
-            self._try_txn(bare, limit)
+            self._try_txn(kv.txn_request([], deletes), limit, doubts)
         except errors.SessionLost:
             return
         except errors.CoordError as error:
-            _log.debug("%r: withdrawing %r: %s", self, key, error)
-        self._defer_again(lambda next_s: self.withdraw(key, epoch, next_s), pause_s)
+            _log.debug("%r: withdrawing %r: %s", self, doubts, error)
+        self._defer_again(lambda next_s: self._withdraw_again(doubts, next_s), pause_s)
+
+    def _withdraw_again(self, doubts: list[bytes], pause_s: float) -> None:
+        with self._epoch_lock:
+            self._doubts[:0] = doubts
+        self.withdraw(pause_s)
 
     def delete_verified(
         self, key: bytes, create_revision: int, then: list[kv.Op], together: bool = False
@@ -430,20 +441,21 @@ class LeasedKeys(abc.ABC):
         if self.is_over:
             return
         request = kv.txn_request([kv.create(key) == create_revision], [kv.delete(key)])
-        if not self._try_txn(request, NEVER.sooner(self.client.options.timeout_s)):
+        if not self._try_txn(request, NEVER.sooner(self.client.options.timeout_s), [key]):
             self._defer_again(lambda next_s: self.delete_mine(key, create_revision, next_s), pause_s)
 
     def _defer_again(self, job: typing.Callable[[float], None], pause_s: float) -> None:
         next_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
         self.defer_after(pause_s, lambda: job(next_s))
 
-    def _try_txn(self, request: kv.TxnRequest, limit: Deadline) -> bool:
-        """A transaction that deletes its key, whose name nobody else uses: it may be deleted plainly, too."""
+    def _try_txn(self, request: kv.TxnRequest, limit: Deadline, deletes: list[bytes]) -> bool:
+        """A transaction that deletes keys, whose names nobody else uses: they may be deleted plainly, too."""
         try:
             try:
                 self.client.txn(request, limit)
             except errors.QuotaExceeded:
-                self._delete_plainly(request.key, limit)
+                for key in deletes:
+                    self._delete_plainly(key, limit)
             return True
         except errors.CoordError as error:
             _log.debug("%r: %s", self, error)

@@ -95,8 +95,8 @@ MUTATIONS = (
         "withdrawal without ending the epoch",
         "lock",
         "leased.py",
-        "[kv.put(self.key, self._value, lease=self.lease_id), kv.delete(key), self.read_key],",
-        "[kv.delete(key), self.read_key, self.read_key],",
+        "[kv.put(self.key, self._value, lease=self.lease_id), *deletes, self.read_key],",
+        "[self.read_key, *deletes, self.read_key],",
     ),
     Mutation(
         "a permit too many",

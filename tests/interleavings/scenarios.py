@@ -60,6 +60,34 @@ def late_copy_after_an_interruption(stage: Stage) -> None:
         raise Violation("a key stands in line for which nobody waits")
 
 
+def late_copies_of_many_after_interruptions(stage: Stage) -> None:
+    """Of three joins two are applied unheard, and one comes late: one transaction withdraws them all."""
+    member = stage.enter()
+    stage.stranger("first")
+    gate = threading.Event()
+    member.session.defer(lambda: bool(gate.wait()))  # the background is busy until all are in doubt
+    match = meddling.both(meddling.of(member), puts(stage))
+    plans = []
+    for _ in range(3):
+        plans.append(stage.meddler.hold_back(match, error=Interrupt()))
+        assert isinstance(stage.attempt(stage.lock(member)).end().error, Interrupt)
+    *unheard, late = plans
+    for plan in unheard:
+        plan.deliver()
+    bumping = meddling.both(meddling.of(member), bumps(member))
+    before = stage.meddler.count_ended(bumping)
+    gate.set()
+    stage.must(lambda: len(stage.keys()) == 1, "a key stands in line for which nobody waits")
+    wait_until(lambda: not member.session._chores._running, what="the background")
+
+    late.deliver()
+
+    if len(stage.keys()) != 1:
+        raise Violation("a key stands in line for which nobody waits")
+    if stage.meddler.count_ended(bumping) - before > 1:
+        raise Violation("the epoch was ended more than once")
+
+
 def late_copy_after_acquire_and_release(stage: Stage) -> None:
     """A join is held up, sent again, granted and released; then the first copy arrives."""
     member = stage.enter()

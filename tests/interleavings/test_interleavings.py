@@ -63,8 +63,10 @@ def creates_compare_no_epoch(patch: pytest.MonkeyPatch) -> None:
 
 
 def withdrawal_without_a_bump(patch: pytest.MonkeyPatch) -> None:
-    def withdraw(self: sessions.Session, key: bytes, epoch: int, pause_s: float = 0.0) -> None:
-        self._try_txn(kv.txn_request([], [kv.delete(key)]), self.client.deadline(None))
+    def withdraw(self: sessions.Session, pause_s: float = 0.0) -> None:
+        doubts, self._doubts = self._doubts, []
+        request = kv.txn_request([], map(kv.delete, doubts))
+        self._try_txn(request, self.client.deadline(None), doubts)
 
     patch.setattr(sessions.Session, "withdraw", withdraw)
 
@@ -243,8 +245,13 @@ def the_session_key_is_not_asked(patch: pytest.MonkeyPatch) -> None:
     mutate(patch, sessions.Session, "delete_verified", "if attempted and alive:", "if attempted:")
 
 
+def only_one_is_withdrawn(patch: pytest.MonkeyPatch) -> None:
+    rule = "deletes = [kv.delete(key) for key in doubts]"
+    mutate(patch, sessions.Session, "withdraw", rule, "deletes = [kv.delete(doubts[0])] * len(doubts)")
+
+
 def out_of_space_ends_a_withdrawal(patch: pytest.MonkeyPatch) -> None:
-    rule = "self._try_txn(bare, limit)"
+    rule = "self._try_txn(kv.txn_request([], deletes), limit, doubts)"
     mutate(patch, sessions.Session, "withdraw", rule, f"{rule}; return")
 
 
@@ -271,6 +278,11 @@ def a_join_does_not_mind_a_new_limit(patch: pytest.MonkeyPatch) -> None:
 
 PLAYS: dict[Scenario, list[Mutation]] = {
     scenarios.late_copy_after_the_caller_gave_up: [creates_compare_no_epoch, withdrawal_without_a_bump],
+    scenarios.late_copies_of_many_after_interruptions: [
+        creates_compare_no_epoch,
+        withdrawal_without_a_bump,
+        only_one_is_withdrawn,
+    ],
     scenarios.late_copy_after_an_interruption: [creates_compare_no_epoch, withdrawal_without_a_bump],
     scenarios.late_copy_after_acquire_and_release: [creates_compare_no_epoch, a_doubt_is_settled_by_a_read],
     scenarios.join_arrives_twice: [an_earlier_copy_is_not_recognized],
