@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 
 from coordkit.testing import checkers
@@ -29,23 +30,23 @@ def test_who_learns_of_its_turn_soon_may_hold_for_long() -> None:
     """
     It is a hold that lasts, not a turn that nobody knew of.
     """
-    assert rules([GRANT, RELEASE], [Stay("k", 5, 1, turn_ns=10, gone_ns=90)], []) == []
+    assert rules([GRANT, RELEASE], [Stay("k", "", 5, 1, turn_ns=10, gone_ns=90)], []) == []
 
 
 def test_a_grant_without_a_turn() -> None:
     """
     Its key stood behind an older one until it went.
     """
-    assert rules([GRANT, RELEASE], [Stay("k", 5, 1, gone_ns=90)], []) == [Rule.ORDER]
-    assert rules([GRANT, RELEASE], [Stay("k", 5, 1, gone_ns=90, partial=True)], []) == []
+    assert rules([GRANT, RELEASE], [Stay("k", "", 5, 1, gone_ns=90)], []) == [Rule.ORDER]
+    assert rules([GRANT, RELEASE], [Stay("k", "", 5, 1, gone_ns=90, partial=True)], []) == []
 
 
 @pytest.mark.parametrize(
     ("operations", "stay"),
     [
-        ([call(Kind.ACQUIRE, 30, 5)], Stay("k", 5, 1, turn_ns=10, gone_ns=40)),
-        ([call(Kind.ACQUIRE, 30, None, Result.FAIL)], Stay("k", 5, 1, turn_ns=10, gone_ns=30)),
-        ([GRANT, call(Kind.RELEASE, 20, 5)], Stay("k", 5, 1, turn_ns=10, gone_ns=40)),
+        ([call(Kind.ACQUIRE, 30, 5)], Stay("k", "", 5, 1, turn_ns=10, gone_ns=40)),
+        ([call(Kind.ACQUIRE, 30, None, Result.FAIL)], Stay("k", "", 5, 1, turn_ns=10, gone_ns=30)),
+        ([GRANT, call(Kind.RELEASE, 20, 5)], Stay("k", "", 5, 1, turn_ns=10, gone_ns=40)),
     ],
     ids=["told late", "never told", "given back and still there"],
 )
@@ -60,11 +61,22 @@ def test_a_turn_in_which_nobody_holds(operations: list[Operation], stay: Stay) -
     assert rules(operations, [stay], []) == []
 
 
+def test_places_in_two_lines_at_one_revision() -> None:
+    """
+    Joins of different lines travel together: their fences are the same.
+    """
+    grant = attrs.evolve(GRANT, name="one")
+    stays = [Stay("k", "one", 5, 1, turn_ns=10, gone_ns=90), Stay("l", "two", 5, 1, gone_ns=40)]
+
+    assert rules([grant], stays, []) == []
+    assert rules([attrs.evolve(grant, name="two")], stays[1:], []) == [Rule.ORDER]
+
+
 def test_the_longest_of_those_times_is_told() -> None:
     """
     Also where it is none too long.
     """
-    (found,) = turns.idle([GRANT, RELEASE], [Stay("k", 5, 1, turn_ns=5, gone_ns=90)], [Silence(6, 8)])
+    (found,) = turns.idle([GRANT, RELEASE], [Stay("k", "", 5, 1, turn_ns=5, gone_ns=90)], [Silence(6, 8)])
 
     assert found.answered_ns == 5
 

@@ -22,10 +22,12 @@ import attrs
 from coordkit import coordinator, errors, keys
 from coordkit.etcd import kv, watch
 from coordkit.etcd.results import KeyValue
-from coordkit.inspection import census, chronicle
+from coordkit.inspection import census, chronicle, kinds
 from coordkit.testing.checkers.turns import Silence, Stay
 from coordkit.testing.history import clock_ns
 from coordkit.wire import messages
+
+Where = tuple[bytes, int]  # a key and its create revision: names come back
 
 STANDS_S = 30.0
 ASKED_S = 0.2  # between two questions
@@ -38,16 +40,18 @@ class Attendance:
     Args:
         coord: Of the namespace.
         kind: As it stands in keys.
+        named: Whether calls are noted with the line's name.
     """
 
-    def __init__(self, coord: coordinator.Coordinator, kind: str) -> None:
+    def __init__(self, coord: coordinator.Coordinator, kind: str, named: bool = True) -> None:
+        self._named = named
         self._client = coord.client
         self._watcher = coord.session.link.watcher
         self._root = census.root_of(coord.settings.namespace)
         self._prefix = keys.prefix(coord.settings.namespace, kind)
         self._sessions = keys.prefix(coord.settings.namespace, census.SESSION)
-        self._stays: dict[int, Stay] = {}
-        self._whose: dict[int, tuple[int, int]] = {}  # of a stay that is over: its lease, when it ended
+        self._stays: dict[Where, Stay] = {}
+        self._whose: dict[Where, tuple[int, int]] = {}  # of a stay that is over: its lease, when it ended
         self._ended: dict[int, int] = {}  # when leases took their session keys with them
         self._silences: list[Silence] = []
         self._chronicles: dict[tuple[str, str], chronicle.Chronicle] = {}
@@ -83,8 +87,8 @@ class Attendance:
     @property
     def stays(self) -> list[Stay]:
         """All places that were seen, the oldest first."""
-        for fence, (lease, ended) in self._whose.items():
-            self._stays[fence].lapsed = self._ended.get(lease) == ended
+        for where, (lease, ended) in self._whose.items():
+            self._stays[where].lapsed = self._ended.get(lease) == ended
         return list(self._stays.values())
 
     @property
@@ -140,14 +144,17 @@ class Attendance:
                 stay.partial = True
         now_ns = clock_ns()
         for line in self._chronicles.values():
-            holders = {place.fence for place in line.standing.holders}
-            for place in line.standing.everybody().values():
-                stay = self._stays.setdefault(
-                    place.fence, Stay(place.key.decode(errors="replace"), place.fence, now_ns, partial=True)
-                )
-                if place.fence in holders:
-                    stay.turn_ns = stay.turn_ns or now_ns
+            for where, place in line.standing.everybody().items():
+                if where not in self._stays:
+                    self._stays[where] = self._stay(line.name, place, now_ns, partial=True)
+            for place in line.standing.holders:
+                stay = self._stays[place.key, place.fence]
+                stay.turn_ns = stay.turn_ns or now_ns
         return True
+
+    def _stay(self, name: str, place: kinds.Place, now_ns: int, partial: bool = False) -> Stay:
+        key = place.key.decode(errors="replace")
+        return Stay(key, name if self._named else "", place.fence, now_ns, partial=partial)
 
     def _take_in(self) -> None:
         while self._told:
@@ -171,15 +178,14 @@ class Attendance:
 
     def _note(self, told_ns: int, happening: chronicle.Happening) -> None:
         what, place = happening.what, happening.place
+        where = place.key, place.fence
         if what is chronicle.What.JOINED:
-            key = place.key.decode(errors="replace")
-            self._stays[place.fence] = Stay(key, place.fence, told_ns)
+            self._stays[where] = self._stay(happening.name, place, told_ns)
         elif what is chronicle.What.GRANTED:
-            stay = self._stays[place.fence]
-            stay.turn_ns = stay.turn_ns or told_ns
+            self._stays[where].turn_ns = self._stays[where].turn_ns or told_ns
         elif what in (chronicle.What.RELEASED, chronicle.What.LEFT):
-            self._stays[place.fence].gone_ns = told_ns
-            self._whose[place.fence] = place.lease, happening.revision
+            self._stays[where].gone_ns = told_ns
+            self._whose[where] = place.lease, happening.revision
 
     # What the watches tell.
 

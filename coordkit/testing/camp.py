@@ -63,7 +63,7 @@ class Camp:
         self._outside.enter_context(plays.look_on(self.play, outside, self._recorder.witness(plays.LOOKOUT)))
         self._attendance: attendance.Attendance | None = None
         if name in LINED:
-            self._attendance = attendance.Attendance(outside, LINED[name])
+            self._attendance = attendance.Attendance(outside, LINED[name], named=name == "lock")
             self._outside.enter_context(self._attendance)
         self._enough = threading.Event()
         self._crew = [

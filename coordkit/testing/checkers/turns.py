@@ -23,6 +23,8 @@ class Stay:
     """One place in a line; times are `clock_ns`, None: not seen."""
 
     key: str
+    #: Of the lock or election, as its calls are noted; several lines may get a place at one revision.
+    name: str
     #: Its create revision.
     fence: int
     came_ns: int
@@ -32,6 +34,11 @@ class Stay:
     lapsed: bool = False
     #: Some of what happened to it was missed.
     partial: bool = False
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """As calls name it."""
+        return self.name, self.fence
 
 
 @attrs.frozen
@@ -61,15 +68,20 @@ class Idle:
     answered_ns: int
 
 
+def _by_place(operations: Iterable[Operation], kinds: tuple[Kind, ...]) -> dict[tuple[str, int], Operation]:
+    """Of each place, by its line's name and its fence, the call of one of these kinds."""
+    return {(each.name, each.fence): each for each in operations if each.kind in kinds and each.fence}
+
+
 def idle(history: Iterable[Operation], stays: Iterable[Stay], silences: Sequence[Silence]) -> Iterator[Idle]:
     """All those times: nobody had been told of the turn, or it had been given back."""
     operations = list(history)
-    granted = {each.fence: each for each in operations if each.kind in GRANTS and each.result is Result.OK}
-    released = {each.fence: each for each in operations if each.kind in RELEASES}
+    granted = _by_place((each for each in operations if each.result is Result.OK), GRANTS)
+    released = _by_place(operations, RELEASES)
     for stay in stays:
         if stay.turn_ns is None or stay.lapsed:
             continue  # who was first and died is waited for until its lease is over
-        grant, release = granted.get(stay.fence), released.get(stay.fence)
+        grant, release = granted.get(stay.place), released.get(stay.place)
         told = tuple(each for each in (grant, release) if each is not None)
         spans = [(stay.turn_ns, grant.completed_ns if grant else stay.gone_ns)]
         spans += [(release.completed_ns, stay.gone_ns)] if release and release.completed_ns else []
@@ -91,21 +103,20 @@ def check_turns(
         due_ns: How long a turn may go unnoticed while it does.
     """
     operations, places = list(history), list(stays)
-    granted = {each.fence: each for each in operations if each.kind in GRANTS and each.result is Result.OK}
+    granted = _by_place((each for each in operations if each.result is Result.OK), GRANTS)
     violations = []
     for stay in places:
-        if stay.turn_ns is None and not stay.partial and stay.fence in granted:
+        if stay.turn_ns is None and not stay.partial and stay.place in granted:
             why = f"{stay.key} with fence {stay.fence} was granted, and it never was its turn"
-            violations.append(Violation(Rule.ORDER, why, (granted[stay.fence],)))
+            violations.append(Violation(Rule.ORDER, why, (granted[stay.place],)))
     for each in idle(operations, places, silences):
         if each.answered_ns > due_ns:
             whose = f"{each.stay.key} with fence {each.stay.fence}"
             why = f"for {each.answered_ns / 1e9:.1f} s it was the turn of {whose}, and nobody held"
             violations.append(Violation(Rule.IDLE, why, each.told))
-    strikes = (each for each in operations if each.kind is Kind.STRIKE)
-    struck = {each.fence for each in strikes if each.result is not Result.FAIL}
+    struck = _by_place((each for each in operations if each.result is not Result.FAIL), (Kind.STRIKE,))
     for told in operations:
-        if told.kind is Kind.EVICTED and told.fence not in struck:
+        if told.kind is Kind.EVICTED and (told.name, told.fence) not in struck:
             why = f"one was told that its place {told.fence} is gone, and nobody had deleted it"
             violations.append(Violation(Rule.EVICTED, why, (told,)))
     return Verdict(len(granted), tuple(violations))
