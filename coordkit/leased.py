@@ -432,7 +432,7 @@ class LeasedKeys(abc.ABC):
             raise _lost(key, f"its key was gone at revision {deleted.header.revision}")
 
     def _delete_plainly(self, key: bytes, limit: Deadline) -> messages.DeleteRangeResponse:
-        """Out of space, etcd 3.4 and early 3.5 refuse transactions that only delete, not plain deletes."""
+        """Out of space, etcd up to 3.4.19 and 3.5.6 refuses transactions that only delete; not these."""
         request = messages.DeleteRangeRequest(key=key, prev_kv=True)
         return self.client.unary(kv.DELETE, request, messages.DeleteRangeResponse, limit)
 

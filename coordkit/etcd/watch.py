@@ -321,7 +321,7 @@ class Watcher:
         watch.listener.on_refused(error)
 
     def _doubt(self, watch: Watch, error: errors.CoordError, used: grpc.Metadata) -> None:
-        """Up to 3.5, etcd says "permission denied" to a watch whose stream has a token that went stale.
+        """Up to 3.4.21 and 3.5.5 etcd says "permission denied" to a watch whose stream's token went stale.
 
         A read of the same range tells, and has the token renewed if that is it: then all go to a new stream.
         """
