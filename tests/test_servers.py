@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import coordkit
 from coordkit import errors, kv
 from coordkit.deadline import Deadline
 from coordkit.etcd import watch
-from coordkit.testing import LocalEtcd, compact, etcd_program
+from coordkit.testing import EtcdCluster, LocalEtcd, compact, etcd_program, pause
 from coordkit.wire import address, channel, grpc
 
 #: Which of them has the trouble; of other versions nothing is written.
@@ -21,11 +22,13 @@ LOSES_A_DELETION = {"3.4.23": True, "3.5.1": True, "3.5.16": False, "3.5.30": Fa
 REFUSES_TO_DELETE = {"3.4.23": False, "3.5.1": True, "3.5.16": False, "3.5.30": False}
 REFUSES_WHAT_IT_MAKES = {"3.4.23": True, "3.5.1": True, "3.5.16": True, "3.5.30": True}
 DENIES_OVER_A_TOKEN = {"3.4.23": False, "3.5.1": True, "3.5.16": False, "3.5.30": False}
+ENDS_RENEWED_LEASES = {"3.4.23": True, "3.5.1": True, "3.5.16": True, "3.5.30": True}
 ENDS_OVER_A_READ = {"3.4.23": False, "3.5.1": True, "3.5.16": False, "3.5.30": False}
 
 SMALL = ("--quota-backend-bytes=4194304",)
 LARGE = b"x" * 100_000
 TOKEN_S = 1  # a token lives so long when nobody uses it, and is looked at once a second
+PAUSES = 10
 ENDED_S = 1.0  # within which a server that ends is gone
 
 
@@ -188,6 +191,40 @@ def test_a_read_only_transaction_whose_client_goes_away(etcd_binary: str) -> Non
         threading.Event().wait(ENDED_S)
 
         assert server.running is not ends
+
+
+@pytest.mark.soak
+def test_a_leader_that_wakes_up_ends_leases_that_its_successor_has_renewed(etcd_binary: str) -> None:
+    """
+    Sessions whose deadlines lie ahead hear that their keys are gone; how often is printed.
+    """
+    assert written(ENDS_RENEWED_LEASES, etcd_binary)
+    ended: list[int] = []
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(EtcdCluster(3, etcd_binary))
+        coords = [stack.enter_context(coordkit.connect(cluster.url, ttl=3)) for _ in range(6)]
+        for _ in range(PAUSES):
+            sessions = [open_session(each) for each in coords]
+            with pause(cluster.leader(60)):
+                threading.Event().wait(4)
+            cluster.leader(60)
+            threading.Event().wait(4)
+            ended.append(sum("its session key was deleted" in each.reason for each in sessions))
+
+    print(f"etcd {cluster.version}: of 6 sessions so many ended at each pause: {ended}")
+    assert any(ended)
+
+
+def open_session(coord: coordkit.Coordinator) -> coordkit.Session:
+    """One that lives."""
+    while True:
+        try:
+            session = coord.session
+            session.check()
+        except errors.CoordError:
+            threading.Event().wait(0.2)
+        else:
+            return session
 
 
 def go_away(server: LocalEtcd, request: bytes, after_s: float) -> None:

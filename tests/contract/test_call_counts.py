@@ -90,6 +90,7 @@ from coordkit.recipes.queue import fetcher
 
 url, count = sys.argv[1], int(sys.argv[2])
 counted = collections.Counter()
+taken = []  # to append is atomic, to add is not
 learn = fetcher.Fetcher._learn
 
 def counting(self, tried, deliveries):
@@ -107,8 +108,7 @@ before = sum(member.statistics().calls for member in members)
 def consume(queue):
     try:
         while True:
-            queue.get()
-            counted["items"] += 1
+            taken.append(queue.get())
     except coordkit.Cancelled:
         pass
 
@@ -127,6 +127,7 @@ while any(thread.is_alive() for thread in threads):
     for queue in queues:
         queue.cancel()  # whoever waits now; one that has just got its last item comes to wait again
     threads[0].join(0.05)
+counted["items"] = len(taken)
 counted["calls"] = sum(member.statistics().calls for member in members) - before
 print(json.dumps(counted), flush=True)
 """
