@@ -11,6 +11,7 @@ import itertools
 import os
 import pathlib
 import secrets
+import signal
 import subprocess
 import sys
 import textwrap
@@ -49,6 +50,12 @@ def patched_modules() -> list[str]:
 def announced_mode() -> str:
     """ "threads" or "gevent", as the run was announced; without an announcement, as it is."""
     return os.environ.get("COORDKIT_TEST_MODE") or ("gevent" if patched_modules() else "threads")
+
+
+def pytest_configure() -> None:
+    """A script starts what it puts into the background with Ctrl-C ignored, and a process hands that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
