@@ -547,6 +547,23 @@ class TestTrim:
             assert caught.value.revision == revisions[17] + 1
             assert take(subscription, 2) == numbers(2, start=18)
 
+    def test_what_is_trimmed_is_told_to_who_asked_for_all_and_has_begun(self, topic, monkeypatch):
+        """
+        What was gone before it began is not missed; what goes while it reads is.
+        """
+        monkeypatch.setattr(replay, "FIRST_PAGE", 4)
+        revisions = [topic.publish(value) for value in numbers(20)]
+        with topic.subscribe("all") as subscription:
+            assert take(subscription, 1) == numbers(1)
+
+            topic.trim(2)
+
+            assert take(subscription, 3) == numbers(3, start=1)
+            with pytest.raises(coordkit.Gap) as caught:
+                subscription.get(15)
+            assert caught.value.revision == revisions[17] + 1
+            assert take(subscription, 2) == numbers(2, start=18)
+
     def test_a_start_below_the_watermark_is_a_gap(self, topic):
         """
         At it, too; above it, none.  "all" begins behind it.

@@ -178,7 +178,9 @@ class LogReader:
             self._key = self._find(self._last.revision, deadline)
         client, end = self._link.client, self._names.log_end
         found, revision = intake.read_range(client, self._key, end, self._limit, deadline)
-        if not self._goes_on(found):
+        if self._goes_on(found):
+            self._lenient = False  # it has begun
+        else:
             try:
                 mark = intake.read_key(client, self._names.trimmed, deadline, revision)
             except errors.Gap:
