@@ -225,7 +225,7 @@ class TestIdle:
             if taken:
                 return 0
             taken.append(other.claim(timeout=10))
-            wait_until(lambda: not arrivals.fresh()[0], what="the news of that")
+            wait_until(lambda: taken[0].id not in arrivals.fresh()[0], what="the news of that")
             return 1
 
         monkeypatch.setattr(arrivals, "rank", until_it_is_taken)
