@@ -14,7 +14,7 @@ import coordkit
 from coordkit import errors, kv
 from coordkit.deadline import Deadline
 from coordkit.etcd import watch
-from coordkit.testing import EtcdCluster, LocalEtcd, compact, etcd_program, pause
+from coordkit.testing import EtcdCluster, FaultProxy, LocalEtcd, compact, etcd_program, pause
 from coordkit.wire import address, channel, grpc
 
 #: Which of them has the trouble; of other versions nothing is written.
@@ -55,7 +55,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.events: list[watch.Event] = []
-        self.news = threading.Event()
+        self.missed = False
         self.stands = threading.Event()
 
     def on_created(self, revision: int) -> None:
@@ -63,13 +63,12 @@ class Heard:
 
     def on_events(self, events: list[watch.Event]) -> None:
         self.events += events
-        self.news.set()
 
     def on_gap(self, compacted: int) -> None:
-        self.news.set()
+        self.missed = True
 
     def on_refused(self, error: errors.CoordError) -> None:
-        self.news.set()
+        raise AssertionError(error)
 
 
 def test_a_watch_that_begins_at_the_compacted_revision(etcd_binary: str, eventually) -> None:
@@ -89,6 +88,30 @@ def test_a_watch_that_begins_at_the_compacted_revision(etcd_binary: str, eventua
         eventually(lambda: heard.events and not heard.events[-1].deleted)
 
     assert [each.deleted for each in heard.events] == ([False] if loses else [True, False])
+
+
+def test_a_watch_of_ours_that_resumes_there_misses_nothing(etcd_binary: str, eventually) -> None:
+    """
+    Whatever the server: it is told of the deletion, or that history is gone.
+    """
+    with (
+        LocalEtcd(etcd_binary) as server,
+        FaultProxy(server.endpoint) as proxy,
+        coordkit.connect(server.url) as near,
+        coordkit.connect(proxy.url, ttl=60) as far,
+    ):
+        heard = Heard()
+        far.session.link.watcher.watch(b"/gone", heard)
+        assert heard.stands.wait(10)
+        near.kv.put("/gone", b"")
+        eventually(lambda: heard.events)
+        proxy.refuse()
+        proxy.reset()
+        near.kv.delete("/gone")
+        deleted = near.kv.put("/other", b"") - 1
+        compact(near, deleted)
+        proxy.heal()
+        eventually(lambda: heard.missed or len(heard.events) > 1, within_s=30)
 
 
 def test_out_of_space_a_transaction_that_only_deletes(full: coordkit.Coordinator, etcd_binary: str) -> None:

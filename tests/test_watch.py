@@ -368,7 +368,7 @@ class TestEvents:
         second.say(12, created=True, watch_id=0)
         second.tell(0, ("a", 11), ("b", 12), ("c", 12))
 
-        assert second.creates[0].start_revision == 11
+        assert second.creates[0].start_revision == 10
         assert witness.batches == [[("a", 11), ("b", 12), ("c", 12)]]
 
     def test_two_watches_fragments_do_not_mix(self, watcher, stream):
@@ -425,19 +425,35 @@ class TestEvents:
 class TestResumption:
     def test_it_resumes_behind_its_last_event(self, begin, stream):
         """
-        Not behind the header, which can be far ahead of the events that are still to come.
+        Not behind the header, which can be far ahead of the events that are still to come.  It asks for the
+        last one again, and does not tell it again.
         """
-        _, _, first = begin(start_revision=5)
+        witness, _, first = begin(start_revision=5)
         first.tell(0, ("k", 6), ("k", 7), revision=99)
 
         first.end(BROKEN)
+        second = stream(1)
+        second.say(99, created=True, watch_id=0)
+        second.tell(0, ("k", 7), ("k", 8), revision=99)
 
-        assert stream(1).creates[0].start_revision == 8
+        assert second.creates[0].start_revision == 7
+        assert [[at for _, at in batch] for batch in witness.batches] == [[6, 7], [8]]
 
-    @pytest.mark.parametrize(("start", "resumed"), [(0, 11), (5, 5)])
+    def test_who_hears_of_no_deletion_resumes_right_behind(self, watcher, stream):
+        """
+        A compaction takes only a deletion at its own revision with it.
+        """
+        watcher.watch(b"a", Witness(), filters=(watch.NO_DELETES,))
+        stream(0).say(created=True, watch_id=0)
+
+        stream(0).end(BROKEN)
+
+        assert stream(1).creates[0].start_revision == 11
+
+    @pytest.mark.parametrize(("start", "resumed"), [(0, 10), (5, 4)])
     def test_without_events_it_resumes_where_it_stood(self, begin, stream, start, resumed):
         """
-        Begun at "now": behind the created revision.  Begun in the past: where it began.
+        Begun at "now": at the created revision.  Begun in the past: where it began.  One earlier, both times.
         """
         _, _, first = begin(start_revision=start)
 

@@ -5,7 +5,9 @@ stream breaks, a background thread opens another and resumes every watch behind 
 
 Rules, each for a reason that was seen:
 
-- The resume revision is that of the last *event* plus one; a batch's header can be far ahead of its events.
+- What is resumed goes on behind the last *event*; a batch's header can be far ahead of its events.
+- It is asked for from one revision before that on: up to 3.5.15 a compaction takes a deletion at its own
+  revision with it, and a watch that begins right there is told neither of the deletion nor of the gap.
 - One create is pending at a time: a create that fails carries no id by which to tell it from another.
 - A `created` older than what this client had seen when it asked comes from a member that lags, or was
   restored from a backup: it is refused, and another member asked.
@@ -63,8 +65,16 @@ class Watch:
         self.next_revision = request.start_revision
         #: The client's newest revision when the create was sent.
         self.floor = 0
+        #: It has stood: another create resumes it.
+        self.has_stood = False
         #: It was refused once, which may have been the token's fault.
         self.doubted = False
+
+    @property
+    def overlap(self) -> int:
+        """How many revisions are asked for once more; what was told is not told again."""
+        misses = self.has_stood and self.next_revision > 1 and NO_DELETES not in self.request.filters
+        return int(misses)
 
     def cancel(self) -> None:
         """Stop it; no event is told after this returns, unless one is being told right now."""
@@ -234,7 +244,7 @@ class Watcher:
             if watch.state is State.ENDED:
                 continue
             self._creating = watch
-            watch.request.start_revision = watch.next_revision
+            watch.request.start_revision = watch.next_revision - watch.overlap
             watch.floor = self._client.seen_revision
             message = messages.WatchRequest(create_request=watch.request).SerializeToString()
             return lambda: stream.send(message)
@@ -292,6 +302,7 @@ class Watcher:
             return stream
         self._pause_s = 0.0
         watch.doubted = False
+        watch.has_stood = True
         watch.watch_id = response.watch_id
         watch.state = State.LIVE
         self._live[watch.watch_id] = watch
