@@ -157,11 +157,12 @@ class Watch:
         ]
 
     def tell(self, most: int) -> None:
-        """The next few revisions."""
-        events = self.untold()[:most]
-        if not events:
+        """The next few deletions; all of one revision together, as when a lease takes its keys."""
+        untold = self.untold()
+        if not untold:
             return
-        self._told = events[-1][0]
+        self._told = untold[:most][-1][0]
+        events = [each for each in untold if each[0] <= self._told]
         self._world.see(self._told)
         self._listener.on_events([watch.Event(key, b"", True, 0, revision, 0) for revision, key, _ in events])
 
