@@ -420,7 +420,9 @@ class TestStoredValues:
         TAKEN["Line.contenders"] += 1
         stored = messages.KeyValue(key=b"/l/" + key, value=value, lease=number, create_revision=number)
         client = types.SimpleNamespace(read=lambda request, deadline: messages.RangeResponse(kvs=[stored]))
-        session: Any = types.SimpleNamespace(client=client, lease_id=7, link=None)
+        session: Any = types.SimpleNamespace(
+            client=client, lease_id=7, link=types.SimpleNamespace(namespace="")
+        )
         line = waitlist.Line(session.link, b"/l/")
 
         (contender,) = line.contenders(session, NEVER)
