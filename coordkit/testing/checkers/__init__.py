@@ -15,6 +15,7 @@ from coordkit.testing.checkers.double_barrier import check_double_barrier
 from coordkit.testing.checkers.election import check_election
 from coordkit.testing.checkers.gate import check_gate
 from coordkit.testing.checkers.latch import check_latch
+from coordkit.testing.checkers.linear import linearize
 from coordkit.testing.checkers.lock import check_lock, holds_of
 from coordkit.testing.checkers.once import check_once
 from coordkit.testing.checkers.queue import check_queue
@@ -38,4 +39,5 @@ __all__ = [
     "check_topic",
     "check_turns",
     "holds_of",
+    "linearize",
 ]
