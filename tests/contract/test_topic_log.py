@@ -530,35 +530,20 @@ class TestInterruptions:
 
 
 class TestTrim:
-    def test_what_is_trimmed_is_told_to_who_was_not_there_yet(self, topic, monkeypatch):
+    @pytest.mark.parametrize("first", [2, 0], ids=["a revision", "all"])
+    def test_what_is_trimmed_is_told_to_who_was_not_there_yet(self, topic, monkeypatch, first):
         """
         After the page that it had read, with the first revision that is left; then it goes on from there.
+        Of "all" what was gone before it began is not missed; what goes while it reads is.
         """
         monkeypatch.setattr(replay, "FIRST_PAGE", 4)
         revisions = [topic.publish(value) for value in numbers(20)]
-        with topic.subscribe(revisions[2]) as subscription:
-            assert take(subscription, 1) == numbers(1, start=2)
+        with topic.subscribe(revisions[first] if first else "all") as subscription:
+            assert take(subscription, 1) == numbers(1, start=first)
 
             topic.trim(2)
 
-            assert take(subscription, 3) == numbers(3, start=3)
-            with pytest.raises(coordkit.Gap) as caught:
-                subscription.get(15)
-            assert caught.value.revision == revisions[17] + 1
-            assert take(subscription, 2) == numbers(2, start=18)
-
-    def test_what_is_trimmed_is_told_to_who_asked_for_all_and_has_begun(self, topic, monkeypatch):
-        """
-        What was gone before it began is not missed; what goes while it reads is.
-        """
-        monkeypatch.setattr(replay, "FIRST_PAGE", 4)
-        revisions = [topic.publish(value) for value in numbers(20)]
-        with topic.subscribe("all") as subscription:
-            assert take(subscription, 1) == numbers(1)
-
-            topic.trim(2)
-
-            assert take(subscription, 3) == numbers(3, start=1)
+            assert take(subscription, 3) == numbers(3, start=first + 1)
             with pytest.raises(coordkit.Gap) as caught:
                 subscription.get(15)
             assert caught.value.revision == revisions[17] + 1

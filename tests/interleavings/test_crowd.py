@@ -8,8 +8,8 @@ import pytest
 from interleavings import crowd
 from interleavings import test_interleavings as rules
 from interleavings.stage import mutate
-from interleavings.test_world import ENOUGH, quiet
-from interleavings.world import Violation, Weather
+from interleavings.test_world import must_be_found, quiet
+from interleavings.world import Weather
 
 from coordkit import linewatch, waitlist
 
@@ -91,10 +91,4 @@ def test_a_missing_rule_is_found(
     """
     mutation(monkeypatch)
 
-    for seed in range(ENOUGH):
-        try:
-            crowd.play(seed, WEATHERS[weather], CONTENDERS)
-        except Violation as violation:
-            print(f"{mutation.__name__}: play {seed + 1}: {violation}")
-            return
-    pytest.fail(f"{ENOUGH} plays, and nothing was found")
+    must_be_found(mutation, lambda seed: crowd.play(seed, WEATHERS[weather], CONTENDERS))

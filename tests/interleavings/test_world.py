@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from interleavings import test_interleavings as rules
@@ -69,6 +69,17 @@ def reads_may_come_from_the_past(patch: pytest.MonkeyPatch) -> None:
     mutate(patch, waitlist.Line, "_read", "if seen.revision < floor:", "if False:")
 
 
+def must_be_found(mutation: rules.Mutation, play: Callable[[int], object]) -> None:
+    """One of enough plays, each with its seed, shows that the rule is missing."""
+    for seed in range(ENOUGH):
+        try:
+            play(seed)
+        except world.Violation as violation:
+            print(f"{mutation.__name__}: play {seed + 1}: {violation}")
+            return
+    pytest.fail(f"{ENOUGH} plays, and nothing was found")
+
+
 @pytest.mark.parametrize(
     ("mutation", "weather"),
     [
@@ -102,10 +113,4 @@ def test_a_missing_rule_is_found(
     """
     mutation(monkeypatch)
 
-    for seed in range(ENOUGH):
-        try:
-            world.play(seed, WEATHERS[weather])
-        except world.Violation as violation:
-            print(f"{mutation.__name__}: play {seed + 1}: {violation}")
-            return
-    pytest.fail(f"{ENOUGH} plays, and nothing was found")
+    must_be_found(mutation, lambda seed: world.play(seed, WEATHERS[weather]))
