@@ -314,12 +314,11 @@ class Channel:
                 return
 
     def _last_look(self, waiter: rota.Waiter) -> None:
-        """A timer that fires before a reply that has long arrived lets it be read.
-
-        So it is after a blocked hub, or a stopped process.
-        """
+        """Time does not rule over a reply that has come: after a blocked hub, or a stopped process."""
         for _ in range(LAST_LOOKS):
-            if waiter.done or self._board.closed is not None or not inbox.readable(self._outbox.sock):
+            # In this order: who has emptied the kernel's buffer is `torn` until it has delivered.
+            all_taken = not inbox.readable(self._outbox.sock) and not self._inbox.torn
+            if waiter.done or self._board.closed is not None or all_taken:
                 return
             if self._rota.line_up(waiter):
                 self._read(NEVER.sooner(0))

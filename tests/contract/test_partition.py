@@ -44,7 +44,8 @@ class TestHolders:
         leader, others = sides
         alone = leader if cut == "leader" else others[0]
         majority = [member for member in networked.members if member is not alone]
-        former = only(alone).lock("job")
+        coord = only(alone)
+        former = coord.lock("job")
         former.acquire()
         fence, write = former.fence, former.txn().then(kv.put("/written", b"former"))
 
@@ -57,6 +58,7 @@ class TestHolders:
             assert heir.fence > fence
             heir.txn().then(kv.put("/written", b"heir")).commit()
 
+        coord.kv.get("/written", timeout=60)  # once its member has a leader again
         assert not write.commit(timeout=60).succeeded
         with pytest.raises(errors.LockLost):
             former.release()

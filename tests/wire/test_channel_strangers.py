@@ -726,6 +726,41 @@ class TestCallbacks:
 
         assert caller.result() == b"in time"
 
+    def test_a_reply_that_another_has_taken_from_the_socket_counts(
+        self, peer, opened, eventually, monkeypatch
+    ):
+        """
+        Between the kernel and its caller it is in neither's hands, for as long as its reader is not run.
+        """
+        monkeypatch.setattr(channels, "LAST_LOOKS", 1_000)
+        server = peer(hold)
+        channel = opened(server.channel())
+        entered, go_on = threading.Event(), threading.Event()
+        deliver = channel._board.receive
+
+        def receive(received: bytes) -> str | None:
+            entered.set()
+            assert go_on.wait(peers.PATIENCE_S)
+            return deliver(received)
+
+        reader = Caller(channel)
+        eventually(lambda: len(server.requests) == 1)
+        deadline = Deadline.after(0.2)
+        caller = Caller(channel, timeout_s=0.2)
+        eventually(lambda: len(server.requests) == 2)
+        monkeypatch.setattr(channel._board, "receive", receive)
+        server.requests[1].reply(b"in time")
+        assert entered.wait(peers.PATIENCE_S)
+
+        eventually(lambda: deadline.expired and not inbox.readable(channel._outbox.sock))
+        caller.thread.join(0.1)
+        assert not caller.ended
+        go_on.set()
+
+        assert caller.result() == b"in time"
+        server.requests[0].reply(b"")
+        assert reader.result() == b""
+
     def test_closing_does_not_wait_for_a_callback(self, peer, opened, eventually):
         """
         A callback may be waiting for a lock that the closing thread holds.
