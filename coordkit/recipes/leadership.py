@@ -22,7 +22,6 @@ from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv, watch
 from coordkit.observation import Candidate, candidates
 from coordkit.recipes import hold as holds
-from coordkit.session import Session
 
 #: A term whose key no other watch covers has its own from then on: a shorter one has no need to be told that
 #: somebody deleted its key.
@@ -172,7 +171,7 @@ class Leadership:
 
     def stop_waiting(self) -> None:
         """Let `wait` return, from any thread."""
-        self._term.over.set()
+        self._term.stop()
 
     def __enter__(self) -> Leadership:
         return self
@@ -231,17 +230,32 @@ class Leadership:
 class _Term(holds.Hold):
     """A hold that also tells when it is time to stop."""
 
-    def __init__(self, session: Session, name: str, key: bytes, fence: int) -> None:
-        self.over = forks.event()
-        super().__init__(session, name, key, fence)
+    _is_over = False
+
+    @property
+    def over(self) -> threading.Event:
+        """Set when it is."""
+        # As `lost`: made when somebody asks, and a change of leaders does not wait for that.
+        event: threading.Event | None = vars(self).get("_over")
+        if event is None:
+            event = vars(self).setdefault("_over", forks.event())
+        if self._is_over:
+            event.set()
+        return event
+
+    def stop(self) -> None:
+        """It is time."""
+        self._is_over = True  # before the event is looked for, as it is made before this is looked at
+        if "_over" in vars(self):
+            self.over.set()
 
     def lose(self, since: str) -> None:
         super().lose(since)
-        self.over.set()
+        self.stop()
 
     def end(self) -> None:
         super().end()
-        self.over.set()
+        self.stop()
 
 
 class _OwnKey:
