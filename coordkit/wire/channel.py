@@ -82,7 +82,7 @@ class Channel:
             writer = sock.dup()  # with a timeout of its own
             writer.setblocking(False)
         self._outbox = outbox.Outbox(writer, connection, self._board.mutex, self.close, self._release, shield)
-        self._rota = rota.Rota(self._inbox.interrupt, self._board.expects, native)
+        self._rota = rota.Rota(self.interrupt, self._board.expects, native)
         self._board.attach(self._outbox, self.close, self._rota.served)
         self.watchdog = watchdog.Watchdog(time.monotonic())
         self._standby_started = False
@@ -297,8 +297,9 @@ class Channel:
         return waiter.done
 
     def interrupt(self) -> None:
-        """Make the reader look up from the socket."""
-        self._inbox.interrupt()
+        """Make the reader look up from the socket; one that is delivering will, by itself."""
+        if not self._board.in_callback:
+            self._inbox.interrupt()
 
     def _leave(self, waiter: rota.Waiter) -> None:
         self._rota.leave(waiter)

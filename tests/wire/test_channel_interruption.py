@@ -16,7 +16,7 @@ import pytest
 
 from coordkit import errors
 from coordkit.deadline import NEVER, Deadline
-from coordkit.wire import address, frames, grpc
+from coordkit.wire import address, frames, grpc, inbox
 from coordkit.wire import channel as channels
 from tests.wire import machines, peers
 from tests.wire.interruptions import interrupted_at
@@ -58,6 +58,31 @@ class TestWaiters:
 
         assert done.get(timeout=peers.PATIENCE_S) is True
         assert channel.call("/t/m", b"on", soon()) == b"on"
+
+    def test_who_is_told_while_it_reads_itself_rings_no_bell(self, peer, opened, eventually, natively):
+        """
+        Its own delivery ends its wait: a bell would only make its next read return with nothing.
+        """
+        server = peer(hold)
+        channel = opened(server.channel())
+        waiter = channels.Waiter()
+
+        def on_message(message: bytes) -> None:
+            if message == b"news":
+                waiter.wake()
+
+        def tell() -> None:
+            (request,) = server.requests
+            eventually(lambda: channel._rota._leader is waiter or request.send(b"whoever reads"))
+            request.send(b"news")
+
+        channel.stream("/t/watch", on_message, lambda status: None)
+        eventually(lambda: server.requests)
+        threading.Thread(target=tell, daemon=True).start()
+
+        assert channel.wait(waiter, soon())
+
+        assert not inbox.readable(channel._inbox._bell)
 
     def test_one_behind_a_reader_is_woken(self, peer, opened, eventually):
         """
