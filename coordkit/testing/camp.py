@@ -58,7 +58,7 @@ class Camp:
         self._recorder = Recorder(self.path)
         self._outside = contextlib.ExitStack()
         outside = self._outside.enter_context(
-            coordinator.connect(urls[0], ttl=TTL_S, namespace=self._namespace)
+            coordinator.connect(urls[0], ttl=TTL_S, timeout=LONGEST_S, namespace=self._namespace)
         )
         self._outside.enter_context(plays.look_on(self.play, outside, self._recorder.witness(plays.LOOKOUT)))
         self._attendance: attendance.Attendance | None = None

@@ -327,7 +327,8 @@ class Caller:
     ) -> None:
         self.reply: bytes | None = None
         self.error: BaseException | None = None
-        self._arguments = (on, method, message, Deadline.after(timeout_s))
+        self.deadline = Deadline.after(timeout_s)
+        self._arguments = (on, method, message, self.deadline)
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
