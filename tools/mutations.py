@@ -41,11 +41,10 @@ MUTATIONS = (
     ),
     Mutation(
         "grant without own key",
-        "",
+        "brief",
         "waitlist.py",
         "if not seen.shows_us:",
         "if False:",
-        ("tests/interleavings/test_world.py", "-k", "no_grant_is_wrong and foul"),
     ),
     Mutation(
         "grant from a stale read",
@@ -57,11 +56,10 @@ MUTATIONS = (
     ),
     Mutation(
         "watch from the reply's revision without confirming",
-        "",
+        "brief",
         "linewatch.py",
         "return covered_from is not None and covered_from <= revision",
         "return covered_from is not None",
-        ("tests/interleavings/test_world.py", "-k", "no_grant_is_wrong and fair"),
     ),
     Mutation(
         "window mistaken for the whole line",
@@ -155,6 +153,23 @@ MUTATIONS = (
         "[kv.mod(self._key) == self._mod], [kv.put(self._key, value)], [kv.get(self._key)]",
         "[], [kv.put(self._key, value)], [kv.get(self._key)]",
         ("--members", "10"),
+    ),
+    Mutation(
+        "cursor by stamp: a publish without the compare of the head",
+        "topic",
+        "recipes/topic/log.py",
+        "when = [kv.mod(names.head) == head.revision]",
+        "when: list[kv.Compare] = []",
+    ),
+    Mutation(
+        "cursor by stamp: a queue is read from the head of the last look on",
+        "",
+        "recipes/queue/fetcher.py",
+        'start = b"" if found is None else found.last_key + b"\\0"',
+        """start = layout.item(self._first) if self._first else b""
+            if found is not None:
+                start = found.last_key + b"\\0\"""",
+        ("tests/contract/test_queue_faults.py", "-k", "comes_late"),
     ),
     Mutation(
         "ack without the claim compare",

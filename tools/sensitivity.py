@@ -14,18 +14,24 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 from concurrent import futures
 
+import answers
 from mutations import MUTATIONS, Mutation
 
+from coordkit.testing import etcd_program
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "tools"
 PAGE = ROOT / "docs" / "verification.md"
 BEGIN, END = "<!-- sensitivity: begin -->", "<!-- sensitivity: end -->"
 
@@ -36,7 +42,7 @@ class Finding:
 
     mutation: Mutation
     caught_by: str | None
-    operations: int  # completed calls until then, all tries together
+    operations: int  # completed calls until then, all tries together; of a test: answers to coordkit
     tries: int
 
 
@@ -75,17 +81,21 @@ def test(mutation: Mutation, folder: pathlib.Path) -> Finding:
     shutil.copytree(ROOT / "tests", folder / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pytest_coordkit.py"):
         shutil.copy(ROOT / name, folder)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", answers.__name__]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutation.arguments],
-        env={**os.environ, "PYTHONPATH": str(folder), "COORDKIT_TEST_MODE": "threads"},
+        [*command, *mutation.arguments],
+        env={**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{TOOLS}", "COORDKIT_TEST_MODE": "threads"},
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
     )
-    failed = next((line for line in done.stdout.splitlines() if line.startswith("FAILED")), "")
+    lines = done.stdout.splitlines()
+    failed = next((line for line in lines if line.startswith("FAILED")), "")
     name = failed.removeprefix("FAILED").split(" - ")[0].strip()
-    return Finding(mutation, f"`{name[name.find('tests/'):]}`" if name else None, 0, 1)
+    counted = next((line for line in lines if line.startswith(answers.LINE)), f"{answers.LINE}0")
+    count = int(counted.removeprefix(answers.LINE))
+    return Finding(mutation, f"`{name[name.find('tests/') :]}`" if name else None, count, 1)
 
 
 def judge(mutation: Mutation, seconds: float, tries: int) -> Finding:
@@ -105,14 +115,37 @@ def judge(mutation: Mutation, seconds: float, tries: int) -> Finding:
     return Finding(mutation, None, operations, tries)
 
 
-def table(findings: list[Finding]) -> str:
-    """For the page."""
-    lines = ["| rule taken out | play | noticed by | after calls |", "| --- | --- | --- | --- |"]
-    for one in findings:
-        found = one.caught_by or "**nothing**"
-        calls = f"{one.operations:,}" if one.mutation.play else ""
-        lines.append(f"| {one.mutation.name} | {one.mutation.play or 'a test'} | {found} | {calls} |")
-    return "\n".join(lines)
+def row(one: Finding) -> str:
+    """Of the page's table."""
+    play, count = one.mutation.play or "a test", f"{one.operations:,}"
+    if not one.mutation.play:
+        count += " answers" if one.operations != 1 else " answer"
+    return f"| {one.mutation.name} | {play} | {one.caught_by or '**nothing**'} | {count} |"
+
+
+def write(findings: list[Finding], circumstances: str) -> None:
+    """Put rows into the page, each in the place of the one of that name."""
+    head, rest = PAGE.read_text().split(BEGIN)
+    old, tail = rest.split(END)
+    rows = {line.split("|")[1].strip(): line for line in old.splitlines() if line.startswith("| ")}
+    rows |= {one.mutation.name: row(one) for one in findings}
+    lines = [
+        circumstances,
+        "",
+        "| rule taken out | play | noticed by | after calls |",
+        "| --- | --- | --- | --- |",
+        *(rows[each.name] for each in MUTATIONS if each.name in rows),
+    ]
+    PAGE.write_text("\n".join([head + BEGIN, *lines, END]) + tail)
+
+
+def circumstances(chosen: argparse.Namespace) -> str:
+    """With what, how and when it was tried."""
+    etcd = etcd_program.version_of(etcd_program.find_etcd())
+    machine = f"{os.cpu_count()} cores of {platform.machine()}, {platform.system()}"
+    tried = f"up to {chosen.tries} trials of {chosen.seconds:g} s, with the seeds from 0 on"
+    today = datetime.datetime.now(datetime.timezone.utc).date()
+    return f"etcd {etcd}, Python {platform.python_version()}, {machine}; {tried}; {today}."
 
 
 def main(arguments: list[str]) -> int:
@@ -124,22 +157,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of each trial; default 8")
     parser.add_argument("--tries", type=int, default=4, help="trials of a mutation at most; default 4")
     parser.add_argument("--jobs", type=int, default=2, help="mutations tried at the same time; default 2")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/verification.md")
+    parser.add_argument("--write", action="store_true", help="put what ran into docs/verification.md")
     chosen = parser.parse_args(arguments)
 
     def tell(mutation: Mutation) -> Finding:
         one = judge(mutation, chosen.seconds, chosen.tries)
         caught = one.caught_by or "NOT NOTICED"
-        print(f"{mutation.name}: {caught}, {one.operations} calls, {one.tries} trials", flush=True)
+        how = f"{one.operations} calls, {one.tries} trials" if mutation.play else f"{one.operations} answers"
+        print(f"{mutation.name}: {caught}, {how}", flush=True)
         return one
 
     wanted = [each for each in MUTATIONS if chosen.only in each.name or chosen.only in each.play]
     with futures.ThreadPoolExecutor(chosen.jobs) as pool:
         findings = list(pool.map(tell, wanted))
     if chosen.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        PAGE.write_text(f"{before}{BEGIN}\n{table(findings)}\n{END}{after}")
+        write(findings, circumstances(chosen))
     return int(not all(one.caught_by for one in findings))
 
 

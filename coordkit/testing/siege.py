@@ -43,8 +43,8 @@ from coordkit.testing.history import Result
 from coordkit.wire import messages
 
 #: Those whose rules hold whatever happens to the servers.  That of sessions promises how soon a loss is told,
-#: which nobody can while there is no server; and the crowd is a lock once more.
-PLAYS = tuple(name for name in plays.names() if name not in ("session", "crowd"))
+#: which nobody can while there is no server; the crowd and the brief ones are locks once more.
+PLAYS = tuple(name for name in plays.names() if name not in ("session", "crowd", "brief"))
 CALM_S = 1.5  # between two faults
 #: Of the plays whose volume counts: how many members each of their camps has.
 CROWDS = {"lock": (24,) * 4, "queue": (12,) * 3, "topic": (4,)}

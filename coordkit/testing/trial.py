@@ -29,6 +29,7 @@ from coordkit.testing.recorder import Recorder
 
 NAMESPACE = "trial"
 MEMBERS = 6
+TTL_S = 2
 SETTLE_S = 12.0  # within which what was left behind must be gone
 PAUSE_S = 0.3  # between two strokes of fate
 LEAST = 25  # calls that must have ended; a slow machine is given MORE_S for them
@@ -54,7 +55,8 @@ class Trial:
         """Let them play."""
         outside = self._outside.enter_context(coordkit.connect(self._url))
         self._outside.enter_context(plays.look_on(self._play, outside, self._recorder.witness(plays.LOOKOUT)))
-        self._teams = [coordkit.connect(self._url, ttl=2) for _ in range((self._members + 1) // 2)]
+        ttl_s = getattr(self._play, "TTL_S", TTL_S)
+        self._teams = [coordkit.connect(self._url, ttl=ttl_s) for _ in range((self._members + 1) // 2)]
         crew = [
             threading.Thread(
                 target=self._take_part, args=(self._teams[number // 2], str(number)), daemon=True
@@ -77,7 +79,7 @@ class Trial:
 
     def settle(self) -> None:
         """When the weather is fine again: the end of the play, and a look at what is left."""
-        with coordkit.connect(self._url, ttl=2) as coord:
+        with coordkit.connect(self._url, ttl=TTL_S) as coord:
             plays.finish(self._play, coord, self._recorder.witness(plays.END))
             self.broken += left_behind(coord, NAMESPACE, self._play)
         for each in self._teams:

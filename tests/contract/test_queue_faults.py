@@ -11,6 +11,7 @@ import threading
 import pytest
 from contract.players import Call, wait_until
 from contract.queueing import drain, stored, take
+from interleavings import meddler as meddlers
 
 import coordkit
 from coordkit import errors, kv
@@ -46,6 +47,29 @@ def deafened(unlucky, call, happened):
     wait_until(happened)
     proxy.reset()
     return running.end()
+
+
+class TestLateItems:
+    def test_an_item_that_comes_late_is_found_in_front_of_what_was_seen(
+        self, coord, coord_factory, jobs, namespace, monkeypatch
+    ):
+        """
+        Its stamp is older than that of the item that is out: nobody looks only behind what it has seen.
+        """
+        meddler = meddlers.Meddler.installed(monkeypatch)
+        put = meddler.hold_back(lambda call: call.puts(f"/{namespace}/queue/jobs/items/".encode()))
+        with pytest.raises(errors.Unavailable):
+            coord_factory().queue("jobs").put(b"late")
+        coord.kv.put(f"/{namespace}/queue/newer", b"")
+        jobs.put(b"seen")
+        seen = jobs.claim(timeout=10)
+        put.deliver()
+
+        late = jobs.claim(timeout=10)
+
+        assert (seen.value, late.value) == (b"seen", b"late")
+        assert late.id < seen.id
+        meddler.end()
 
 
 class TestLostReplies:

@@ -87,10 +87,15 @@ def _work(coord: coordkit.Coordinator, witness: Witness, lock: coordkit.Lock) ->
     if random.random() < 0.1:
         threading.Event().wait(random.uniform(0, 0.08))
     if random.random() < 0.1:
-        with contextlib.suppress(errors.CoordError):
-            for place in lock.contenders()[1:2]:
-                strike = functools.partial(_strike, coord, place)
-                witness.call(Kind.STRIKE, strike, fence=place.fence, name=name)
+        strike_next(coord, witness, lock)
+
+
+def strike_next(coord: coordkit.Coordinator, witness: Witness, lock: coordkit.Lock) -> None:
+    """Delete by hand the place of the one behind the holder."""
+    with contextlib.suppress(errors.CoordError):
+        for place in lock.contenders()[1:2]:
+            strike = functools.partial(_strike, coord, place)
+            witness.call(Kind.STRIKE, strike, fence=place.fence, name=lock.name)
 
 
 def _strike(coord: coordkit.Coordinator, place: Contender) -> Told:
