@@ -27,6 +27,22 @@ def plain(mode):
         pytest.skip("the model has no threads, sockets or clocks: it runs once, in the other mode")
 
 
+def reachable(world, name):
+    """Every moment that the steps lead to, each by the name of its own kind."""
+    seen = {name(world)}
+    left = list(seen)
+    while left:
+        here = world.at(left.pop())
+        for step in here.steps():
+            after = here.at(here.state())
+            after.take(step)
+            moment = name(after)
+            if moment not in seen:
+                seen.add(moment)
+                left.append(moment)
+    return seen
+
+
 class TestModel:
     def test_no_invariant_breaks_in_a_duel(self):
         """
@@ -51,6 +67,27 @@ class TestModel:
         told = explore.story(scope, rule, result)
         print("\n".join(told))
         assert len(told) == len(result.trace) + 1
+
+    @pytest.mark.parametrize(
+        ("contenders", "kinds"),
+        [
+            (explore.apart(2), protocol.FAULTS - {"falls_behind"}),
+            (explore.WITH_GO, protocol.FAULTS - {"falls_behind"}),
+            pytest.param(explore.apart(2, 2), frozenset({"lost"}), marks=pytest.mark.soak),
+        ],
+        ids=["a duel", "beside Go", "twice each"],
+    )
+    def test_moments_that_are_one_have_the_same_future(self, contenders, kinds):
+        """
+        What is reached from representatives is what represents all that is reached, and no more.
+        """
+        world = protocol.Moment(explore.Scope("", contenders, 1, kinds))
+
+        represented = reachable(world, protocol.Moment.representative)
+        all_of_them = reachable(world, protocol.Moment.state)
+
+        assert represented == {world.at(each).representative() for each in all_of_them}
+        assert len(represented) < len(all_of_them)
 
     @pytest.mark.soak
     @pytest.mark.parametrize("scope", [*explore.SCOPES, *explore.LONG_SCOPES], ids=lambda scope: scope.name)

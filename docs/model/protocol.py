@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from world import Key, Ticket, Violation, Watch, World
+from state import Key, Ticket, Watch
+from world import Violation, World
 
 Step = tuple[str, ...]  # its name, which is the method's, and whom it concerns
 
@@ -358,13 +359,7 @@ class Moment(World):
     # What the process is told: linewatch.Watched.
 
     def _registered(self, process: str, line: str) -> list[str]:
-        return [
-            who
-            for who, each in self.who.items()
-            if (each.process, each.line) == (process, line)
-            and self.tickets[who].at != "idle"
-            and not self.tickets[who].far
-        ]
+        return [who for who in self.busy_at(process, line) if not self.tickets[who].far]
 
     def watch_stands(self, process: str, line: str) -> None:
         """Watched.watch_stands."""

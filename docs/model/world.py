@@ -3,108 +3,21 @@
 A `State` is that moment, hashable.  A `World` is a copy of one that a step may change; it serves requests as
 etcd does, and keeps the ghosts: what no program knows, and what the invariants are about.
 
-Two reductions keep the number of states down, and lose none that matters: what has no consequences any more
-is forgotten, and contenders that are alike are renamed, so that states which differ only in who is A are one.
+Moments from which the same may follow have one `representative`, which keeps their number down: `reduction`.
 """
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
-Request = tuple[Any, ...]  # what it asks, who asks, and the rest as `World.serve` knows it
-Answer = tuple[Any, ...]
+import reduction
+from state import Answer, Key, Request, Scope, Session, State, Ticket, Watch
+
 W = TypeVar("W", bound="World")
-LETTERS = "ABC"
 
 
 class Violation(Exception):
     """An invariant does not hold."""
-
-
-class Contender(NamedTuple):
-    """A thread that acquires and releases: `turns` times, in a line, by a session of a process."""
-
-    who: str
-    session: str  # "": a Go program, which joins and leaves in one step each, always by the same name
-    process: str
-    line: str = "x"
-    turns: int = 1
-
-
-class Scope(NamedTuple):
-    """A small world, and its bounds."""
-
-    name: str
-    contenders: tuple[Contender, ...]
-    budget: int  # how many faults, of all kinds together
-    kinds: frozenset[str]  # which
-    window: int = 16  # waitlist.WINDOW
-    alike: bool = False  # whether all contenders are alike: one line, and each its own session and process
-
-
-class Key(NamedTuple):
-    """A place in line, in etcd."""
-
-    name: str
-    create: int
-
-    def __repr__(self) -> str:
-        return f"{self.name}@{self.create}"
-
-
-class Session(NamedTuple):
-    """A session's key in etcd, and what its client believes."""
-
-    mod: int = 1  # the session key's mod revision; 0: the lease ended, and took all keys
-    epoch: int = 1  # LeasedKeys._epoch
-    over: bool = False  # LOST, as far as the client knows
-
-
-class Watch(NamedTuple):
-    """A process's watch on a line.  In its place: "" (there is none), or "opening"."""
-
-    since: int  # Watched._covered_from
-    untold: tuple[Key, ...] = ()  # deletions on their way: the name, and the revision of its deletion
-
-
-class Ticket(NamedTuple):
-    """`ticket.Ticket`, where its thread is, and two ghosts."""
-
-    name: str
-    at: str = "idle"  # idle, call, wait, held
-    call: Request = ()  # what was sent
-    answer: Answer = ()  # etcd's, not received yet
-    phase: str = "JOINING"  # ticket.Phase
-    create: int = 0
-    at_once: bool = True
-    snapshot: int = 0
-    is_free: bool = False
-    ahead: frozenset[Key] | None = frozenset()
-    predecessor: str = ""
-    struck: tuple[Key, ...] | None = ()
-    awake: bool = False
-    attempted: bool = False  # delete_verified's: an earlier attempt may have been applied
-    far: str = ""  # _wait_far's watches, as one: "", opening, stands, ending (not told yet), over
-    far_since: int = 0
-    was_first: int = 0  # ghost: the create revision with which its key was the oldest of the line
-    gone: str = ""  # ghost: who deleted its key
-
-
-class State(NamedTuple):
-    """All of it."""
-
-    revision: int
-    lines: tuple[tuple[Key, ...], ...]  # the oldest first
-    sessions: tuple[Session, ...]
-    tickets: tuple[Ticket, ...]
-    watches: tuple[Watch | str, ...]
-    seen: tuple[int, ...]  # Client.seen_revision, for each process
-    late: tuple[Request, ...]  # nobody waits for these any more, and they may still come
-    chores: tuple[Request, ...]  # the sessions' background
-    lagging: tuple[Any, ...]  # what a member that lags would show: a revision and the lines
-    left: tuple[int, ...]  # turns
-    budget: int  # faults
 
 
 class World:
@@ -116,6 +29,8 @@ class World:
         self.without = without
         self.told: list[object] = []  # what the last step did, to be shown
         self.who = {each.who: each for each in scope.contenders}
+        names = list(dict.fromkeys(each.session for each in scope.contenders if each.session))
+        self._session_of = {each.who: names.index(each.session) for each in scope.contenders if each.session}
         lines = sorted({each.line for each in scope.contenders})
         self.revision = 1
         self.lines: dict[str, tuple[Key, ...]] = dict.fromkeys(lines, ())
@@ -147,12 +62,12 @@ class World:
         return other
 
     def state(self) -> State:
-        """This moment, less what has no consequences; contenders that are alike stand in a fixed order."""
+        """This moment."""
         self.late = self.late and tuple(sorted(filter(self._may_write, self.late)))
         self.chores = tuple(sorted(self.chores))
         if not all(left or self.tickets[who].at != "idle" for who, left in self.left.items()):
             self._forget_the_finished()
-        state = State(
+        return State(
             self.revision,
             tuple(self.lines.values()),
             tuple(self.sessions.values()),
@@ -165,7 +80,30 @@ class World:
             tuple(self.left.values()),
             self.budget,
         )
-        return in_order(state) if self.scope.alike else state
+
+    def representative(self) -> State:
+        """The one that stands for all moments from which the same may follow."""
+        # A rule that was taken out may be the very reason why something has no consequences.
+        if not self.without and "falls_behind" not in self.scope.kinds:
+            self._forget_the_told()
+        state = reduction.renumbered(self.state(), self._session_of)
+        return reduction.in_order(state) if self.scope.alike else state
+
+    def _forget_the_told(self) -> None:
+        for who, ticket in self.tickets.items():
+            self.tickets[who] = reduction.without_the_struck(ticket)
+        for view, watch in self.watches.items():
+            if isinstance(watch, Watch):
+                tickets = [self.tickets[who] for who in self.busy_at(*view)]
+                self.watches[view] = reduction.without_the_told(watch, tickets, self.revision)
+
+    def busy_at(self, process: str, line: str) -> list[str]:
+        """Who of a process stands in a line, or is about to."""
+        return [
+            who
+            for who, each in self.who.items()
+            if (each.process, each.line) == (process, line) and self.tickets[who].at != "idle"
+        ]
 
     def _forget_the_finished(self) -> None:
         """What a session and a watch would still tell when all who use them are through."""
@@ -285,56 +223,3 @@ class World:
             ticket = self.tickets[name[0]]
             if ticket.name == name and ticket.phase != "READY":
                 self.change(name[0], was_first=create)
-
-
-def in_order(state: State) -> State:
-    """The same with contenders that are alike renamed: who is A is of no consequence."""
-    rows = list(zip(state.tickets, state.sessions, state.watches, state.seen, state.left, strict=True))
-    ranks = list(map(_rank, rows))
-    order = sorted(range(len(rows)), key=ranks.__getitem__)
-    if order == list(range(len(rows))):
-        return state
-    names = tuple((LETTERS[old], LETTERS[new]) for new, old in enumerate(order) if new != old)
-    tickets, sessions, watches, seen, left = zip(*(rows[number] for number in order), strict=True)
-    return State(
-        state.revision,
-        _renamed(state.lines, names),
-        sessions,
-        tuple(_renamed(ticket, names) for ticket in tickets),
-        tuple(_renamed(watch, names) for watch in watches),
-        seen,
-        tuple(sorted(_renamed(state.late, names))),
-        tuple(sorted(_renamed(state.chores, names))),
-        _renamed(state.lagging, names),
-        left,
-        state.budget,
-    )
-
-
-def _rank(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What tells contenders apart, their names aside; where it does not, two states stay two."""
-    ticket, session, watch, seen, left = row
-    return (
-        ticket.create,
-        ticket.at,
-        ticket.name[1:],
-        left,
-        session,
-        ticket.call[:1],
-        ticket.answer[:2],
-        ticket.phase,
-        seen,
-        (watch.since, len(watch.untold)) if isinstance(watch, Watch) else (-1, len(watch)),
-        ticket.gone,
-    )
-
-
-@functools.lru_cache(maxsize=500_000)
-def _renamed(part: Any, names: tuple[tuple[str, str], ...]) -> Any:
-    if isinstance(part, str):
-        return next((new + part[1:] for old, new in names if part[:1] == old and len(part) <= 2), part)
-    if isinstance(part, tuple | frozenset) and part:
-        renamed = (_renamed(each, names) for each in part)
-        return type(part)(*renamed) if hasattr(part, "_fields") else type(part)(renamed)
-    return part
-
