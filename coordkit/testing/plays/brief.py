@@ -21,7 +21,7 @@ from coordkit.testing.recorder import Told, Witness
 TTL_S = 40
 PERIOD_S = 0.1  # then there is another lock
 HOLD_S = 0.004
-PATIENCE_S = 10.0
+PATIENCE_S = 15.0
 PERSISTENT = ()
 
 _looking: list[attendance.Attendance] = []  # the last one
