@@ -103,10 +103,24 @@ class Watched:
                 self.link.attendant.after(max(LINGER_S - unused_s, 1.0), attendants.weakly(self._drop_watch))
                 return
             self._drop_pending = False
-            dropped, self._feed = self._feed, None
-            self._covered_from = None
-        if dropped is not None and dropped.watch is not None:
-            dropped.watch.cancel()
+            dropped = self._stop_listening()
+        if dropped is not None:
+            dropped.cancel()
+
+    def _rest(self) -> None:
+        """Whoever calls is far back: without another ticket here nobody needs to hear of each release."""
+        with self._lock:
+            if len(self._tickets) > 1 or self._feed is None or self._feed.watch is None:
+                return
+            dropped = self._stop_listening()
+        if dropped is not None:
+            dropped.cancel()
+
+    def _stop_listening(self) -> watch.Watch | None:
+        """What is to be cancelled then.  Under the lock."""
+        feed, self._feed = self._feed, None
+        self._covered_from = None
+        return feed.watch if feed is not None else None
 
     def watch_stands(self, feed: Feed, revision: int) -> None:
         """The watch tells what comes after `revision`.

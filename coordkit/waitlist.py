@@ -10,8 +10,8 @@ cut down to the keys older than mine, and from then on only *strikes*: deletions
 stands at a revision no newer than the snapshot's, so that none can be missed.
 
 Near the front (everybody before me is known) a ticket strikes off what the process's one watch on the prefix
-reports, and reads nothing.  Far back it watches its predecessor alone; if that is of its own process, it
-waits to be told of its end.  So a release wakes at most `WINDOW` waiters, however long the line is.
+reports, and reads nothing.  Far back it watches its predecessor alone, and the prefix no more; if that is
+of its own process, it waits to be told of its end.  So a release wakes at most `WINDOW` waiters.
 
 This is the exclusive line: it is my turn when nobody is before me.  Readers, writers and permits have rules
 of their own (`sharedline.py`); what may grant is the same for all.
@@ -329,6 +329,7 @@ class Line(linewatch.Watched):
 
     def _watch_predecessors(self, ticket: Ticket, deadline: Deadline) -> bool:
         """Wait until a predecessor goes; whether we must read."""
+        self._rest()
         predecessors = ticket.predecessors
         ranges = self._far_ranges(ticket)
         ends = [linewatch.End(ticket.waiter) for _ in ranges]

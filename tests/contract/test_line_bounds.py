@@ -266,6 +266,36 @@ class TestRequests:
         assert 1 <= at_the_front == meddler.count(reading) <= 2
         waiter.lock.release()
 
+    def test_far_back_nothing_is_heard_of_the_line_that_was_watched_before(self, coord, members, deliveries):
+        """
+        Who was near keeps its watch for a while; far back it would hear of each release, so it ends it.
+        """
+        (other,) = members(1)
+        holder = coord.lock("far")
+        holder.acquire()
+        (waiter,) = queue_up(other.lock("far"))
+        wait_until(lambda: is_settled(waiter))
+        holder.release()
+        waiter.wait_until_held().lock.release()
+        assert any(isinstance(each, linewatch.Feed) for each in deliveries)
+        before = [
+            f"/{coord.settings.namespace}/lock/far/{number:02}" for number in range(waitlist.WINDOW + 10)
+        ]
+        for key in before:
+            coord.kv.put(key, b"")
+        (waiter,) = queue_up(other.lock("far"))
+        wait_until(lambda: is_settled(waiter))
+        deliveries.clear()
+
+        for key in (*before[:5], before[-1]):
+            coord.kv.delete(key)
+        wait_until(lambda: any(isinstance(each, linewatch.End) for each in deliveries))
+
+        assert not any(isinstance(each, linewatch.Feed) for each in deliveries)
+        for key in before[5:-1]:
+            coord.kv.delete(key)
+        waiter.wait_until_held().lock.release()
+
 
 class TestHandOverWithinAProcess:
     """A release tells a local waiter itself, if its own transaction saw that one at the head."""

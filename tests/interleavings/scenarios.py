@@ -492,6 +492,8 @@ def a_predecessor_goes_while_a_far_read_is_on_its_way(stage: Stage) -> None:
     """
     member = stage.enter()
     stage.watch_early(member)
+    other = stage.join(stage.lock(member))
+    stage.must_be_held(other)
     before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
     stage.meddler.hold_watches(before[-1])  # the watch on the predecessor
     attempt = stage.join(stage.lock(member))
@@ -508,6 +510,7 @@ def a_predecessor_goes_while_a_far_read_is_on_its_way(stage: Stage) -> None:
     settle(stage, attempt)
     stage.meddler.stop_request(meddling.both(meddling.of(member), reads(stage)), times=math.inf)
 
+    other.lock.release()
     stage.delete(before[4], *before[6:])
 
     stage.must_be_held(attempt, "nobody is before it, and it was told of all of them")
@@ -918,10 +921,13 @@ def far_watches(member) -> int:
 def guided_far_back(stage: Stage, watched: bool = True) -> tuple[Any, list[bytes], Any, Any]:
     """A member whose watch stands; strangers' keys; behind them two of its waiters: guide and follower."""
     member = stage.enter()
-    if watched:
-        stage.watch_early(member)
     before = [stage.stranger(f"before-{number:02}") for number in range(FAR)]
-    guide, attempt = stage.join(stage.lock(member)), stage.join(stage.lock(member))
+    guide = stage.join(stage.lock(member))
+    if watched:
+        wait_until(lambda: far_watches(member) == 2, what="watching far back")
+        stage.line(member).listen()  # as a cohort does; a waiter that is alone here, and far back, ends it
+        wait_until(lambda: stage.line(member)._covered_from, what="the watch")
+    attempt = stage.join(stage.lock(member))
     wait_until(lambda: follows(stage, member), what="following")
     return member, before, guide, attempt
 
