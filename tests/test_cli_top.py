@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
+import os
 import shutil
 import signal
 import termios
@@ -13,7 +15,7 @@ from contract.players import queue_up
 from terminals import COORDKIT, Terminal
 
 from coordkit.cli import main, views
-from coordkit.cli.top import frame
+from coordkit.cli.top import frame, screen
 from coordkit.etcd.results import KeyValue
 from coordkit.inspection import census, reading
 from coordkit.testing import LocalEtcd
@@ -99,6 +101,49 @@ class TestRounds:
         assert "revision" in (tmp_path / "out").read_text()
         assert main.main(["top", "-o", str(tmp_path), "-r", "1", "--url", url]) == 1
         assert "cannot write" in capsys.readouterr().err
+
+
+class Interrupted(io.RawIOBase):
+    """A terminal, as far as anybody looks; Ctrl-Z is typed in the middle of the first write to it."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self.written = b""
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, octets) -> int:
+        if not self.written:
+            signal.raise_signal(signal.SIGTSTP)
+        self.written += bytes(octets)
+        return len(octets)
+
+
+class TestScreen:
+    def test_it_is_stopped_in_the_middle_of_a_frame(self, mode, monkeypatch):
+        """
+        The terminal is given back and taken again past the buffer, where a frame is; that goes on.
+        """
+        if mode == "gevent":
+            pytest.skip("the command line is no program that gevent patches")
+        read, written = os.pipe()
+        raw = Interrupted(written)
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(raw)))
+        stopped: list[tuple[int, int]] = []
+        monkeypatch.setattr(screen.os, "kill", lambda *told: stopped.append(told))
+
+        with screen.Screen() as shown:
+            shown.draw(["the frame"])
+
+        os.close(written)
+        with open(read, "rb") as told:
+            assert told.read().decode() == (screen._ENTER + screen._LEAVE) * 2
+        assert stopped == [(os.getpid(), signal.SIGTSTP)]
+        assert b"the frame" in raw.written
 
 
 class TestTerminal:

@@ -17,7 +17,10 @@ from coordkit import deadline, errors
 def states(pid: int) -> set[str]:
     """The states of a process's threads, as `ps` names them ("R", "S", "T", "Z"); empty when it is gone."""
     if pathlib.Path("/proc/self/stat").exists():
-        threads = pathlib.Path(f"/proc/{pid}/task").glob("*/stat")
+        try:
+            threads = list(pathlib.Path(f"/proc/{pid}/task").glob("*/stat"))
+        except OSError:
+            return set()  # gone while we looked
         return {state for thread in threads if (state := _state(thread))}
     done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
     return set(done.stdout.strip()[:1])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from contract.players import wait_until
 
 import coordkit
+from coordkit.testing import processes
 
 #: What is interrupted.  Before each the server is paused, except where the wait is for another holder.
 MOMENTS = ("acquire-waiting", "acquire-joining", "release", "put")
@@ -34,7 +32,7 @@ class Moment:
         if self.name == "acquire-waiting":
             self._holder.acquire()
         else:
-            os.kill(self._server_pid, signal.SIGSTOP)
+            processes.pause(self._server_pid)  # all of it: a thread that still ran could answer
         self._calls = self._coord.statistics().calls
 
     def act(self) -> None:
@@ -52,7 +50,7 @@ class Moment:
 
     def verify(self) -> None:
         """Nothing of it stays in line, and the same connection does its work."""
-        os.kill(self._server_pid, signal.SIGCONT)
+        processes.resume(self._server_pid)
         assert not self._lock.held
         if self.name == "acquire-waiting":
             wait_until(lambda: len(self._holder.contenders()) == 1, what="the withdrawal")

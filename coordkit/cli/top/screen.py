@@ -48,6 +48,10 @@ class Screen:
         signal.set_wakeup_fd(-1)
         for each, handler in self._handlers.items():
             signal.signal(each, handler)
+        try:
+            sys.stdout.flush()  # what a signal has left of a frame must not come on the screen that was there
+        except OSError:
+            pass  # the terminal is gone
         self._restore()
         os.close(self._woken)
         os.close(self._waking)
@@ -90,19 +94,14 @@ class Screen:
         if sys.stdin.isatty():
             self._modes = termios.tcgetattr(sys.stdin)
             tty.setcbreak(sys.stdin)
-        sys.stdout.write(_ENTER)
-        sys.stdout.flush()
+        _say(_ENTER)
 
     def _restore(self) -> None:
         import termios
 
         if self._modes is not None:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._modes)
-        try:
-            sys.stdout.write(_LEAVE)
-            sys.stdout.flush()
-        except OSError:
-            pass  # the terminal is gone
+        _say(_LEAVE)
 
     def _stop(self, number: int, frame: types.FrameType | None) -> None:
         """Ctrl-Z: give the terminal back, stop; and take it again when we go on."""
@@ -112,6 +111,14 @@ class Screen:
         # Here we were stopped, and go on now.
         signal.signal(signal.SIGTSTP, self._stop)
         self._begin()
+
+
+def _say(codes: str) -> None:
+    """To the terminal, past Python's buffer: a signal's handler may run within a write to that."""
+    try:
+        os.write(sys.stdout.fileno(), codes.encode())
+    except OSError:
+        pass  # the terminal is gone
 
 
 def _end(number: int, frame: types.FrameType | None) -> None:
