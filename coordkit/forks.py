@@ -23,6 +23,15 @@ def event() -> threading.Event:
     return made
 
 
+def event_in(attributes: dict[str, typing.Any], name: str) -> threading.Event:
+    """The event of that name, made when somebody first asks: making one takes 8 us, and most end unasked.
+
+    Whoever is to set it sets a flag, and then the event if there is one; whoever asks looks at the flag then.
+    """
+    made: threading.Event | None = attributes.get(name)
+    return made if made is not None else attributes.setdefault(name, event())  # which is atomic
+
+
 def _after_fork_in_child() -> None:
     for each in list(_EVENTS):
         typing.cast(typing.Any, each)._at_fork_reinit()

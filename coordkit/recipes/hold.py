@@ -41,10 +41,7 @@ class Hold:
     @property
     def lost(self) -> threading.Event:
         """Set when it is lost."""
-        # Made when somebody asks, for most holds end unasked; setdefault is atomic.
-        event: threading.Event | None = vars(self).get("_event")
-        if event is None:
-            event = vars(self).setdefault("_event", forks.event())
+        event = forks.event_in(vars(self), "_event")
         if self._since:
             event.set()
         return event

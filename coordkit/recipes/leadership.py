@@ -235,17 +235,14 @@ class _Term(holds.Hold):
     @property
     def over(self) -> threading.Event:
         """Set when it is."""
-        # As `lost`: made when somebody asks, and a change of leaders does not wait for that.
-        event: threading.Event | None = vars(self).get("_over")
-        if event is None:
-            event = vars(self).setdefault("_over", forks.event())
+        event = forks.event_in(vars(self), "_over")
         if self._is_over:
             event.set()
         return event
 
     def stop(self) -> None:
         """It is time."""
-        self._is_over = True  # before the event is looked for, as it is made before this is looked at
+        self._is_over = True
         if "_over" in vars(self):
             self.over.set()
 
