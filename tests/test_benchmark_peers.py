@@ -13,6 +13,7 @@ import sys
 
 import pytest
 
+from benchmarks.peers import __main__ as command
 from benchmarks.peers import fillers, kinds, lineup, packages, report, rounds
 from coordkit.cli.bench import contention, figures, primitives, server
 from coordkit.testing.history import Kind, Operation, Result
@@ -238,6 +239,28 @@ def ran(ours, theirs):
     ]
     plan = contention.Plan(repeats=len(ours))
     return report.Report("lock", "holds", SERVER, plan, {"2 threads": standings}, {}, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (["--scenarios", "proc:2"], "no scenario"),
+        (["--scenarios", "processes:0"], "no scenario"),
+        (["--scenarios", "processes"], "no scenario"),
+        (["--only", "Nobody"], "no peer's name"),
+        (["--strict"], "--twice"),
+    ],
+)
+def test_what_there_is_none_of_is_refused_and_nothing_is_overwritten(wrong, told, tmp_path, capsys):
+    """
+    Before anything is asked for or measured.
+    """
+    with pytest.raises(SystemExit) as ended:
+        command.main(["--what", "lock", "--out", str(tmp_path / "out"), *wrong])
+
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_two_runs_are_compared_by_rates_and_by_their_ratios():

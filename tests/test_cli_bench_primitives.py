@@ -219,6 +219,18 @@ class TestOutputs:
         assert status == failure.USAGE
         assert "no earlier run" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("kept", ["[1]", "{}"])
+    def test_what_is_no_benchmarks_document_is_refused_at_once(self, kept, tmp_path, capsys):
+        """
+        Before anything is measured, as a table for which there is no folder is.
+        """
+        (tmp_path / "kept.json").write_text(kept)
+
+        assert main.main(["bench", "lock", "--compare", str(tmp_path / "kept.json")]) == failure.USAGE
+        assert "no benchmark's document" in capsys.readouterr().err
+        assert main.main(["bench", "lock", "--csv", str(tmp_path / "none" / "x.csv")]) == failure.USAGE
+        assert "no folder" in capsys.readouterr().err
+
     def run(self, rates, *words):
         """`outputs.run` with these options; each run is the next of the rates."""
         parser = argparse.ArgumentParser()

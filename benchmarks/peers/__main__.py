@@ -21,6 +21,7 @@ from coordkit.cli.bench import comparison, machine, server
 from coordkit.cli.bench.contention import Plan
 from coordkit.cli.bench.primitives import Scenario
 
+MODES = ("processes", "threads", "greenlets", "own")
 WHAT = {"queue": ("put", "take")}
 _ALL = "lock,rwlock,semaphore,election,counter,queue"
 
@@ -29,8 +30,9 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--what", default=_ALL, metavar="KIND,...", help="default all: %(default)s")
     parser.add_argument(
-        "--scenarios", default="", metavar="MODE:N,...", help="`own` are threads with a lock each"
-    )
+        "--scenarios", default="", metavar="MODE:N,...",
+        help="MODE is processes, threads, greenlets, or own: threads with a lock each",
+    )  # fmt: skip
     parser.add_argument("--only", default="", metavar="NAME,...", help="peers whose names begin so, and ours")
     parser.add_argument("--seconds", type=options.positive, default=1.0, help="of a round; default 1")
     parser.add_argument("--repeats", type=options.count, default=5, help="rounds; default 5")
@@ -40,14 +42,27 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--strict", action="store_true", help="with --twice: exit with 1 when quartiles do not overlap"
     )
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"))
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("benchmarks/results"),
+        help="the folder for documents and plots, which replace those that are there; default %(default)s",
+    )  # fmt: skip
     chosen = parser.parse_args(arguments)
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # the servers end with us
-    packages.offer()
     names = [each for what in chosen.what.split(",") for each in WHAT.get(what, (what,))]
     if unknown := [name for name in names if name not in kinds.KINDS]:
         parser.error(f"{unknown[0]!r} is none of {', '.join([*kinds.KINDS, *WHAT])}")
+    for text in filter(None, chosen.scenarios.split(",")):
+        mode, _, contenders = text.partition(":")
+        if mode not in MODES or not contenders.isdecimal() or not int(contenders):
+            parser.error(f"{text!r} is no scenario as processes:8; the modes are {', '.join(MODES)}")
+    peers = {peer.name for name in names for peer in lineup.PEERS[name]}
+    for only in filter(None, chosen.only.split(",")):
+        if not any(peer.startswith(only) for peer in peers):
+            parser.error(f"no peer's name begins with {only!r}: there are {', '.join(sorted(peers))}")
+    if chosen.strict and not chosen.twice:
+        parser.error("--strict judges two runs: give --twice, too")
+    packages.offer()
     chosen.out.mkdir(parents=True, exist_ok=True)
     with server.serving(None) as etcd, contextlib.ExitStack() as stack:
         wanted = {peer for name in names for peer in lineup.PEERS[name] if _is_wanted(peer.name, chosen.only)}

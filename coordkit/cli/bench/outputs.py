@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:
         failure.CommandFailed: There is no such earlier run, it is of another kind, or nothing can be drawn.
     """
     earlier = _earlier(arguments.compare) if arguments.compare else None
+    if arguments.csv and not pathlib.Path(arguments.csv).parent.is_dir():
+        raise failure.CommandFailed(f"there is no folder for {arguments.csv}", failure.USAGE)
     if arguments.plot:
         from coordkit.cli.bench import plots
 
@@ -75,7 +77,11 @@ def run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:
         reports.append(measure())
         documents.append(reports[1].as_json())
         earlier = documents[0]
-    compared = comparison.compare(earlier, documents[-1]) if earlier else None
+    try:
+        compared = comparison.compare(earlier, documents[-1]) if earlier else None
+    except failure.CommandFailed:
+        reports[-1].show()  # it was measured, whatever it cannot be compared with
+        raise
     _tell(arguments, documents, reports[-1], compared)
 
     missed = any(not bar.passed for report in reports for bar in report.bars)
@@ -123,7 +129,9 @@ def write_csv(documents: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
 
 def _earlier(path: str) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        document: object = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise failure.CommandFailed(f"no earlier run in {path}: {error}", failure.USAGE) from error
+    if not isinstance(document, dict) or "benchmark" not in document:
+        raise failure.CommandFailed(f"no earlier run in {path}: it is no benchmark's document", failure.USAGE)
     return document
