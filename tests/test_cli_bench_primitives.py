@@ -238,6 +238,18 @@ class TestOutputs:
         runs = iter(rates)
         return outputs.run(parser.parse_args(words), lambda: Told(next(runs)))
 
+    def test_a_run_that_cannot_be_compared_is_told_all_the_same(self, tmp_path, capsys):
+        """
+        As a document where that was asked for; then the error follows.
+        """
+        (tmp_path / "kept.json").write_text(json.dumps(document([1.0], benchmark="queue")))
+
+        with pytest.raises(failure.CommandFailed, match="of queue"):
+            self.run([[10.0]], "--json", "--compare", str(tmp_path / "kept.json"))
+
+        told = json.loads(capsys.readouterr().out)
+        assert told["scenarios"][0]["repeats"][0] == {"acquisitions_per_s": 10}
+
     def test_a_run_that_is_done_twice_is_told_with_the_first_and_what_changed(self, capsys):
         """
         The document is the second run's.

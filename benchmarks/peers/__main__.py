@@ -18,10 +18,10 @@ from benchmarks.peers import kinds, lineup, packages, report
 from benchmarks.peers.rounds import Contest
 from coordkit.cli import options, terminal
 from coordkit.cli.bench import comparison, machine, server
-from coordkit.cli.bench.contention import Plan
+from coordkit.cli.bench.contention import MODES, Plan
 from coordkit.cli.bench.primitives import Scenario
 
-MODES = ("processes", "threads", "greenlets", "own")
+OWN = "own"  # the mode of threads that have a lock each
 WHAT = {"queue": ("put", "take")}
 _ALL = "lock,rwlock,semaphore,election,counter,queue"
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
     parser.add_argument("--what", default=_ALL, metavar="KIND,...", help="default all: %(default)s")
     parser.add_argument(
-        "--scenarios", default="", metavar="MODE:N,...",
+        "--scenarios", type=_scenarios, metavar="MODE:N,...",
         help="MODE is processes, threads, greenlets, or own: threads with a lock each",
     )  # fmt: skip
     parser.add_argument("--only", default="", metavar="NAME,...", help="peers whose names begin so, and ours")
@@ -52,10 +52,6 @@ def main(arguments: list[str]) -> int:
     names = [each for what in chosen.what.split(",") for each in WHAT.get(what, (what,))]
     if unknown := [name for name in names if name not in kinds.KINDS]:
         parser.error(f"{unknown[0]!r} is none of {', '.join([*kinds.KINDS, *WHAT])}")
-    for text in filter(None, chosen.scenarios.split(",")):
-        mode, _, contenders = text.partition(":")
-        if mode not in MODES or not contenders.isdecimal() or not int(contenders):
-            parser.error(f"{text!r} is no scenario as processes:8; the modes are {', '.join(MODES)}")
     peers = {peer.name for name in names for peer in lineup.PEERS[name]}
     for only in filter(None, chosen.only.split(",")):
         if not any(peer.startswith(only) for peer in peers):
@@ -108,7 +104,7 @@ def _run(
     chosen: argparse.Namespace,
 ) -> report.Report:
     plan = Plan(chosen.seconds, chosen.repeats, warm_up_s=0.3)
-    scenarios = [_scenario(text) for text in (chosen.scenarios or kind.scenarios).split(",")]
+    scenarios = chosen.scenarios or _scenarios(kind.scenarios)
     lined_up = [peer for peer in lineup.PEERS[kind.name] if _is_wanted(peer.name, chosen.only)]
     peers = [peer for peer in lined_up if peer.name not in skipped]
     load = machine.load()
@@ -126,11 +122,20 @@ def _run(
     return report.Report(kind.name, kind.unit, etcd, plan, results, absent, load)
 
 
+def _scenarios(text: str) -> list[tuple[Scenario, bool]]:
+    """`threads:8,own:64`: scenarios, and whether each contender has a lock of its own."""
+    return [_scenario(each) for each in text.split(",")]
+
+
 def _scenario(text: str) -> tuple[Scenario, bool]:
-    """`threads:8`, or `own:64` for threads with a lock each."""
     mode, _, contenders = text.partition(":")
-    own = mode == "own"
-    return Scenario("threads" if own else mode, int(contenders)), own
+    modes = (*MODES, OWN)
+    try:
+        if mode not in modes:
+            raise argparse.ArgumentTypeError(f"the modes are {', '.join(modes)}")
+        return Scenario("threads" if mode == OWN else mode, options.count(contenders)), mode == OWN
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no scenario as processes:8: {error}") from None
 
 
 def _is_wanted(name: str, only: str) -> bool:

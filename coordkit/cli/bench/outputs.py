@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:
     try:
         compared = comparison.compare(earlier, documents[-1]) if earlier else None
     except failure.CommandFailed:
-        reports[-1].show()  # it was measured, whatever it cannot be compared with
+        _tell(arguments, documents, reports[-1], None)  # it was measured, whatever it cannot be compared with
         raise
     _tell(arguments, documents, reports[-1], compared)
 
