@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 
 import coordkit
-from coordkit.testing import attendance, checkers, patience, plays
-from coordkit.testing.history import Kind, Operation
+from coordkit.testing import attendance, checkers, plays
+from coordkit.testing.history import Operation
 from coordkit.testing.plays import lock as locks
-from coordkit.testing.recorder import Told, Witness
+from coordkit.testing.recorder import Witness
 
 TTL_S = 40
 PERIOD_S = 0.1  # then there is another lock
@@ -32,20 +32,12 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     name = f"brief-{int(time.monotonic() / PERIOD_S)}"
     lock = coord.lock(name)
 
-    def acquire() -> Told:
-        granted = patience.acquire(lock, PATIENCE_S, PATIENCE_S)
-        return Told(fence=lock.fence) if granted else Told(done=False)
-
-    def release() -> Told:
-        lock.release()
-        return Told(revision=lock.released_revision)
-
-    told = witness.call(Kind.ACQUIRE, acquire, name=name)
-    if told is not None and told.fence is not None:
+    def work() -> None:
         threading.Event().wait(random.uniform(0, HOLD_S))
         if random.random() < 0.7:
             locks.strike_next(coord, witness, lock)
-        witness.call(Kind.RELEASE, release, fence=told.fence, name=name)
+
+    locks.visit(witness, lock, PATIENCE_S, PATIENCE_S, work, name=name)
     threading.Event().wait(random.uniform(0, PERIOD_S))
 
 

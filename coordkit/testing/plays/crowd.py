@@ -10,9 +10,10 @@ import threading
 from collections.abc import Sequence
 
 import coordkit
-from coordkit.testing import checkers, patience, plays
-from coordkit.testing.history import Kind, Operation
-from coordkit.testing.recorder import Told, Witness
+from coordkit.testing import checkers, plays
+from coordkit.testing.history import Operation
+from coordkit.testing.plays import lock as locks
+from coordkit.testing.recorder import Witness
 
 NAME = "crowd"
 MEMBERS = 30
@@ -26,20 +27,7 @@ def cycle(coord: coordkit.Coordinator, witness: Witness) -> None:
     """One visit."""
     lock = coord.lock(NAME)
     timeout_s = random.uniform(0.05, HOLD_S) if random.random() < HURRIED else PATIENCE_S
-
-    def acquire() -> Told:
-        granted = patience.acquire(lock, timeout_s, PATIENCE_S)
-        return Told(fence=lock.fence) if granted else Told(done=False)
-
-    def release() -> Told:
-        lock.release()
-        return Told(revision=lock.released_revision)
-
-    told = witness.call(Kind.ACQUIRE, acquire)
-    if told is None or told.fence is None:
-        return
-    threading.Event().wait(HOLD_S)
-    witness.call(Kind.RELEASE, release, fence=told.fence)
+    locks.visit(witness, lock, timeout_s, PATIENCE_S, lambda: threading.Event().wait(HOLD_S))
 
 
 def judge(operations: Sequence[Operation]) -> list[str]:

@@ -90,6 +90,30 @@ def _work(coord: coordkit.Coordinator, witness: Witness, lock: coordkit.Lock) ->
         strike_next(coord, witness, lock)
 
 
+def visit(
+    witness: Witness,
+    lock: coordkit.Lock,
+    timeout_s: float,
+    patience_s: float,
+    work: Callable[[], object],
+    **about: str,
+) -> None:
+    """Acquire, work, release, all of it witnessed; with nothing else in between."""
+
+    def acquire() -> Told:
+        granted = patience.acquire(lock, timeout_s, patience_s)
+        return Told(fence=lock.fence) if granted else Told(done=False)
+
+    def release() -> Told:
+        lock.release()
+        return Told(revision=lock.released_revision)
+
+    told = witness.call(Kind.ACQUIRE, acquire, **about)
+    if told is not None and told.fence is not None:
+        work()
+        witness.call(Kind.RELEASE, release, fence=told.fence, **about)
+
+
 def strike_next(coord: coordkit.Coordinator, witness: Witness, lock: coordkit.Lock) -> None:
     """Delete by hand the place of the one behind the holder."""
     with contextlib.suppress(errors.CoordError):
