@@ -86,20 +86,6 @@ def read_range(
     return kv.range_result(reply), reply.header.revision
 
 
-def patiently(client: clients.Client, request: kv.TxnRequest, deadline: Deadline) -> kv.TxnResult:
-    """A transaction whose copy does no harm, repeated through outages until the time is up.
-
-    Raises:
-        Unavailable, DeadlineExceeded: It is.
-    """
-    pause_s = clients.FIRST_PAUSE_S
-    while True:
-        try:
-            return client.txn(request, deadline.sooner(client.options.timeout_s))
-        except errors.OUTAGE as error:
-            pause_s = clients.pause(pause_s, deadline, error)
-
-
 class Phase(enum.Enum):
     """Of the watch behind it."""
 

@@ -370,15 +370,19 @@ class LeasedKeys(abc.ABC):
             self._doubts[:0] = doubts
         self.withdraw(pause_s)
 
+    def deletion(self, key: bytes, create_revision: int, then: typing.Sequence[kv.Op] = ()) -> kv.TxnRequest:
+        """What `delete_verified` sends: deletes a key of ours, if its create revision is this one still."""
+        return kv.txn_request([kv.create(key) == create_revision], [kv.delete(key), *then], [self.read_key])
+
     def delete_verified(
-        self, key: bytes, create_revision: int, then: list[kv.Op], together: bool = False
+        self, key: bytes, create_revision: int, request: kv.TxnRequest, together: bool = False
     ) -> Deleted | None:
         """Delete a key of ours, and say for certain whether it was ours to the end.
 
         Args:
             key: Which.
             create_revision: Of the key that is meant: names come back.
-            then: Further operations of the same transaction, after the delete.
+            request: The `deletion` of both.
             together: Whether others of this process may travel along (`groups.py`).
 
         Returns:
@@ -389,22 +393,19 @@ class LeasedKeys(abc.ABC):
 
         Cost: 1 commit.
         """
-        request = kv.txn_request(
-            [kv.create(key) == create_revision], [kv.delete(key), *then], [self.read_key]
-        )
         send = self._group.txn if together else self.client.txn
         attempted = False  # an earlier attempt may have been applied
         full = False  # the server is out of space
         pause_s, patience_s = clients.FIRST_PAUSE_S, clients.PATIENCE_S
         while True:
-            limit = NEVER.sooner(self.remaining())
-            if limit.expired:
+            left_s = self.remaining()
+            if not left_s:
                 raise _lost(key, self.why_over())
             try:
                 if full:
-                    self._delete_when_full(key, create_revision, limit)
+                    self._delete_when_full(key, create_revision, NEVER.sooner(left_s))
                     return None
-                result = send(request, limit.sooner(patience_s))
+                result = send(request, NEVER.sooner(min(left_s, patience_s)))
                 break
             except errors.QuotaExceeded:
                 full = True
@@ -412,7 +413,7 @@ class LeasedKeys(abc.ABC):
             except errors.OUTAGE as error:
                 attempted |= error.outcome is errors.Outcome.UNKNOWN
             patience_s *= 2
-            time.sleep(min(pause_s, limit.remaining()))
+            time.sleep(min(pause_s, self.remaining()))
             pause_s = min(pause_s * 2, clients.LONGEST_PAUSE_S)
         if result.succeeded:
             return Deleted(result, not attempted)

@@ -70,6 +70,8 @@ class Ticket:
         #: Deletions told while a snapshot is on its way, which may be older than they are; None: none is.
         self.struck: dict[bytes, int] | None = {}
         self.cancelled = False
+        #: What will give the place up, put together while there is time: who waits for it then, waits less.
+        self.farewell: kv.TxnRequest | None = None
         #: Those of this process whose predecessor we are, and who wait to be told of our end.
         self.followers: list[Ticket] = []
         #: It waits far back, and is told of nothing but its own end.

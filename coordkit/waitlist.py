@@ -233,6 +233,8 @@ class Line(linewatch.Watched):
         elif ticket.is_through and not self._told_of_us:
             self._read(ticket, deadline)  # it must show our own key
         else:
+            if ticket.farewell is None:
+                ticket.farewell = ticket.session.deletion(ticket.key, ticket.create_revision)
             ticket.session.client.wait(ticket.waiter, deadline.sooner(ticket.session.ttl_s))
             if not ticket.waiter.done and self._is_read_due(ticket):
                 self._read(ticket, deadline)
@@ -401,14 +403,17 @@ class Line(linewatch.Watched):
         is one of them, it is told without an event.
         """
         with self._lock:
-            alone = not self.EXCLUSIVE or all(other is ticket for other in self._tickets.values())
+            alone = not self.EXCLUSIVE or len(self._tickets) == (ticket.key in self._tickets)
             # One that is next will be the head, if its key is there: etcd finds a head by walking the line.
             heir = None if alone else self._next_after(ticket)
             ticket.on_gone = None  # from here on it is we who delete it, and the answer tells
         session = ticket.session
-        head = [] if alone else [kv.get(heir.key) if heir else self._oldest]
+        request = ticket.farewell if alone else None
+        if request is None:
+            head = [] if alone else [kv.get(heir.key) if heir else self._oldest]
+            request = session.deletion(ticket.key, ticket.create_revision, head)
         try:
-            deleted = session.delete_verified(ticket.key, ticket.create_revision, head, together=alone)
+            deleted = session.delete_verified(ticket.key, ticket.create_revision, request, together=alone)
         except BaseException:
             self.leave(ticket)
             raise
@@ -468,13 +473,3 @@ def line_at(link: Link, prefix: bytes, kind: type[Line] = Line) -> Line:
         lines = _LINES.setdefault(link, weakref.WeakValueDictionary())
     line = lines.get((prefix, kind))
     return line if line is not None else lines.setdefault((prefix, kind), kind(link, prefix))
-
-
-def through_outages(action: typing.Callable[[], T], deadline: Deadline) -> T:
-    """Do what may find etcd unavailable, until it works or the time is up."""
-    pause_s = clients.FIRST_PAUSE_S
-    while True:
-        try:
-            return action()
-        except errors.OUTAGE as error:  # also one that outlasts a limit of the action's own
-            pause_s = clients.pause(pause_s, deadline, errors.AcquireTimeout(str(error), error.outcome))

@@ -18,7 +18,7 @@ LAYERS = (
     {"early", "errors", "deadline", "keys", "codecs", "fencing", "forks", "interrupts", "worker"},
     {"wire"},
     {"etcd"},
-    {"attendant", "coalescer", "groups", "leased", "session", "terms"},
+    {"attendant", "coalescer", "groups", "leased", "outages", "session", "terms"},
     {
         "attention",
         "calls",

@@ -25,18 +25,20 @@ class Event:
     mod_revision: int
     lease: int
 
-    @classmethod
-    def of(cls, message: messages.Event) -> Event:
-        """From the wire."""
-        stored = message.kv
-        return cls(
-            stored.key,
-            stored.value,
-            message.type == _DELETE,
-            stored.create_revision,
-            stored.mod_revision,
-            stored.lease,
-        )
+
+def news(parts: Parts, since: int) -> list[Event]:
+    """The changes of a batch from that revision on."""
+    events = []
+    for part in parts:
+        stored = part.kv
+        mod_revision = stored.mod_revision
+        if mod_revision >= since:
+            deleted = part.type == _DELETE
+            event = Event(
+                stored.key, stored.value, deleted, stored.create_revision, mod_revision, stored.lease
+            )
+            events.append(event)
+    return events
 
 
 class Listener(typing.Protocol):

@@ -387,8 +387,7 @@ class Watcher:
 
     def _tell(self, watch: Watch, header: messages.ResponseHeader, parts: changes.Parts) -> None:
         """Pass on what is new; without any event the response is a note of progress."""
-        # What was told is never told again.
-        events = [Event.of(part) for part in parts if part.kv.mod_revision >= watch.next_revision]
+        events = changes.news(parts, watch.next_revision)  # what was told is never told again
         if events:
             watch.next_revision = events[-1].mod_revision + 1
             watch.listener.on_events(events)

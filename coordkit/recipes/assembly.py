@@ -10,7 +10,7 @@ import collections.abc
 import contextlib
 import typing
 
-from coordkit import errors, keys, waitlist
+from coordkit import errors, keys, outages
 from coordkit import ticket as tickets
 from coordkit import vigil as vigils
 from coordkit.deadline import Deadline
@@ -41,7 +41,7 @@ class Assembly:
 
     def session(self, deadline: Deadline) -> Session:
         """The one to use now.  An outage is waited out."""
-        return waitlist.through_outages(lambda: holds.current(self._source, deadline), deadline)
+        return outages.outlast(lambda: holds.current(self._source, deadline), deadline)
 
     def generation(self, view: vigils.View) -> rounds.Generation:
         """The current one, in a view."""

@@ -21,7 +21,7 @@ import enum
 import threading
 import weakref
 
-from coordkit import errors, waitlist
+from coordkit import errors, outages, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
@@ -363,7 +363,7 @@ class CohortLock(locklike.OnLine):
         try:
             cohort = self._cohort(deadline)
         except errors.OUTAGE:
-            cohort = waitlist.through_outages(lambda: self._cohort(deadline), deadline)
+            cohort = outages.outlast(lambda: self._cohort(deadline), deadline)
         local = Local(cohort)
         self._waits[local] = local.rouse
         try:

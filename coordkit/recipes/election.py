@@ -17,7 +17,7 @@ import time
 import typing
 import weakref
 
-from coordkit import errors, forks, keys, waitlist
+from coordkit import errors, forks, keys, outages, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.observation import Candidate, Observation, candidates
@@ -246,7 +246,7 @@ class Election:
     def _campaign(self, stored: bytes | None, deadline: Deadline, cancel: threading.Event) -> Leadership:
         while True:
             try:
-                line, session = waitlist.through_outages(lambda: self._line(deadline, cancel), deadline)
+                line, session = outages.outlast(lambda: self._line(deadline, cancel), deadline)
                 ticket = line.join(session, deadline, _proclaimed(stored, session))
             except errors.AcquireTimeout:
                 raise

@@ -15,7 +15,7 @@ import typing
 
 import attrs
 
-from coordkit import calls, errors, keys, waitlist
+from coordkit import calls, errors, keys, outages
 from coordkit import cell as cells
 from coordkit import vigil as vigils
 from coordkit.deadline import Deadline
@@ -111,7 +111,7 @@ class Latch:
         deadline = Deadline.after(timeout)
         with self._calls.begin(f"the wait for latch {self.name!r}") as call:
             try:
-                cell, _ = waitlist.through_outages(lambda: self._at(timeout or None), deadline)
+                cell, _ = outages.outlast(lambda: self._at(timeout or None), deadline)
             except errors.DeadlineExceeded:
                 return False
             vigil = vigils.vigil_at(cell.link, cell.key)

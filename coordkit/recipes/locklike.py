@@ -15,7 +15,7 @@ import threading
 import types
 import typing
 
-from coordkit import errors, keys, waitlist
+from coordkit import errors, keys, outages, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
@@ -371,7 +371,7 @@ class LineLock(OnLine):
 
     def _take(self, deadline: Deadline) -> InLine:
         # One session for the whole call: its end is the wait's, even when the line tells of it first.
-        line, session = waitlist.through_outages(lambda: self._line(deadline), deadline)
+        line, session = outages.outlast(lambda: self._line(deadline), deadline)
         while True:
             ticket = self._join(line, session, deadline)
             # WAITING: our key is in line; only older keys stand before us.

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import typing
 
-from coordkit import errors, keys, waitlist
+from coordkit import errors, keys, outages
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
@@ -104,7 +104,7 @@ class MultiLock(locklike.LockLike):
         return [locks.Lock(session, name) for name in self.names]
 
     def _take(self, deadline: Deadline) -> locklike.Held:
-        members = waitlist.through_outages(lambda: self._locks(deadline), deadline)
+        members = outages.outlast(lambda: self._locks(deadline), deadline)
 
         def wait(lock: locks.Lock) -> locklike.InLine:
             # HOLDING SOME: all those before this one, in the order that is the same for everybody.

@@ -13,7 +13,7 @@ Invariant: at the revision at which somebody is granted, fewer than the limit's 
 
 from __future__ import annotations
 
-from coordkit import errors, keys, sharedline, waitlist
+from coordkit import errors, keys, outages, sharedline, waitlist
 from coordkit import ticket as tickets
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
@@ -148,7 +148,7 @@ class Semaphore(locklike.LineLock):
                 if ticket is not None:
                     return ticket
             # It was changed, or never set.
-            waitlist.through_outages(lambda: self._settle(line, session, deadline), deadline)
+            outages.outlast(lambda: self._settle(line, session, deadline), deadline)
 
     def _settle(self, line: sharedline.PermitsLine, session: Session, deadline: Deadline) -> None:
         """Learn the limit, or set it if nobody has."""

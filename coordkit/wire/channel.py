@@ -287,7 +287,7 @@ class Channel:
                     self._read_until(waiter, deadline)
                 else:
                     waiter.park(deadline.wait_s())
-                if deadline.expired and not waiter.done:
+                if not waiter.done and deadline.expired:
                     self._last_look(waiter)
                     break
             self._leave(waiter)
@@ -311,7 +311,7 @@ class Channel:
     def _read_until(self, waiter: rota.Waiter, deadline: Deadline) -> None:
         while not waiter.done and self._board.closed is None:
             self._read(deadline)
-            if deadline.expired:
+            if not waiter.done and deadline.expired:
                 return
 
     def _last_look(self, waiter: rota.Waiter) -> None:

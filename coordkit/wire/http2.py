@@ -85,7 +85,11 @@ class Connection(sending.SendingHalf):
                 if whole:
                     at = whole
                     continue
-            self._take_frame(kind, flags, stream_id & frames.LAST_STREAM_ID, data[at + 9 : end])
+            stream_id &= frames.LAST_STREAM_ID
+            if kind == DATA and self._fragment_head is None:
+                self._on_data(flags, stream_id, data[at + 9 : end])
+            else:
+                self._take_frame(kind, flags, stream_id, data[at + 9 : end])
             at = end
         self._rest = data[at:] if at else data
 
@@ -121,9 +125,7 @@ class Connection(sending.SendingHalf):
     def _take_frame(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         if self._fragment_head is not None and kind != frames.CONTINUATION:
             raise ProtocolError("a header block was interrupted by another frame")
-        if kind == DATA:
-            self._on_data(flags, stream_id, payload)
-        elif kind == HEADERS:
+        if kind == HEADERS:
             self._on_headers(flags, stream_id, payload)
         elif kind <= frames.CONTINUATION:
             _CONTROL[kind](self, flags, stream_id, payload)
@@ -137,7 +139,7 @@ class Connection(sending.SendingHalf):
         return stream
 
     def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
-        stream = self._stream(stream_id, "DATA")
+        stream = self._streams.get(stream_id) or self._stream(stream_id, "DATA")
         size = len(payload)
         self._receive_window -= size
         if self._receive_window < 0:
@@ -252,6 +254,7 @@ class Connection(sending.SendingHalf):
             raise ProtocolError("a GOAWAY of a wrong length", ErrorCode.FRAME_SIZE_ERROR)
         last_id = U32.unpack_from(payload)[0] & frames.LAST_STREAM_ID
         self.goaway = (last_id, U32.unpack_from(payload, 4)[0], payload[8:264].decode(errors="replace"))
+        self.exhausted = True
         for later in [number for number in self._streams if number > last_id]:
             stream = self._forget(later)
             assert stream is not None

@@ -70,6 +70,7 @@ class SendingHalf:
         self.taken_bytes = 0  # behind the last of them that was taken: what lies below may reach the peer
         #: (last stream id, code, debug text) once the peer said GOAWAY.
         self.goaway: tuple[int, int, str] | None = None
+        self.exhausted = False  # it takes no further stream, ever
         self.pings_owed: list[bytes] = []  # the peer's, which are answered when the caller finds time
         self._output: list[bytes] = []
         self._replies_queued = 0
@@ -87,11 +88,6 @@ class SendingHalf:
         return len(self._streams)
 
     @property
-    def exhausted(self) -> bool:
-        """Whether this connection takes no further stream, ever."""
-        return self.goaway is not None or self._next_id > frames.LAST_STREAM_ID
-
-    @property
     def can_open(self) -> bool:
         """Whether a stream may be opened now."""
         return len(self._streams) < self._peer_max_streams and not self.exhausted
@@ -103,6 +99,8 @@ class SendingHalf:
         stream.send_window = self._peer_stream_window
         stream.id = self._next_id
         self._next_id += 2
+        if self._next_id > frames.LAST_STREAM_ID:
+            self.exhausted = True
         size = len(body)
         if len(block) > LARGEST_FRAME or size > self._room(stream):
             self._open_slowly(stream, block, body, end)

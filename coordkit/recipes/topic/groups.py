@@ -23,7 +23,7 @@ import weakref
 
 import attrs
 
-from coordkit import errors, intake, keys
+from coordkit import errors, intake, keys, outages
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv, watch
 from coordkit.recipes import hold as holds
@@ -83,7 +83,7 @@ class GroupReader:
             create = kv.txn_request(
                 [kv.create(self._next_key) == 0], [kv.put(self._next_key, _format(first))]
             )
-            intake.patiently(client, create, deadline)
+            outages.patiently(client, create, deadline)
             self._see_next(deadline)
         self._log.begin(self._next if self._next.revision else "all")
 
@@ -120,9 +120,9 @@ class GroupReader:
         if claim is None:
             raise errors.ClaimLost(f"{self._names.prefix.decode()}: this message is not claimed here")
         try:
-            claim.session.delete_verified(
-                claim.key, claim.create_revision, [kv.delete(self._taken + claim.id)]
-            )
+            taken = kv.delete(self._taken + claim.id)
+            deletion = claim.session.deletion(claim.key, claim.create_revision, [taken])
+            claim.session.delete_verified(claim.key, claim.create_revision, deletion)
         except errors.LockLost as error:
             raise errors.ClaimLost(
                 f"{self._names.prefix.decode()}: the claim was lost: {error.since}"

@@ -8,7 +8,7 @@ import zlib
 
 import attrs
 
-from coordkit import coalescer, errors, intake
+from coordkit import coalescer, errors, intake, outages
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
 from coordkit.recipes.topic import live, log, replay, trimming
@@ -132,7 +132,7 @@ class Parts:
                     [kv.create(self.names.partitions) == 0],
                     [kv.put(self.names.partitions, b"%d" % mine.partitions)],
                 )
-                intake.patiently(self._link.client, create, deadline)
+                outages.patiently(self._link.client, create, deadline)
                 continue  # somebody else may have been the first
             if usage not in (None, mine):
                 raise errors.LimitMismatch(f"topic {self.names.prefix.decode()} is {usage}, not {mine}")

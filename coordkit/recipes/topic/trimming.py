@@ -15,7 +15,7 @@ import typing
 
 import attrs
 
-from coordkit import errors, intake, keys
+from coordkit import errors, intake, keys, outages
 from coordkit.deadline import Deadline
 from coordkit.etcd import kv
 from coordkit.recipes.topic.names import Names, Trimmed, parse_head, parse_header, parse_trimmed
@@ -111,7 +111,7 @@ def trim(link: Link, names: Names, keep: Retention, deadline: Deadline) -> Trimm
             ],
         )
         # A copy of it finds the watermark moved; and either way what is there is read anew.
-        intake.patiently(link.client, request, deadline)
+        outages.patiently(link.client, request, deadline)
 
 
 def _whole_batches(names: Names, page: kv.RangeResult) -> list[_Batch]:
