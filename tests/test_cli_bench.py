@@ -779,21 +779,39 @@ class TestNoServer:
         assert process.returncode == failure.UNREACHABLE
         assert said.startswith(b"coordkit: ") and b"Traceback" not in said
 
-    def test_a_url_where_nobody_answers_is_unreachable(self, capsys):
+    @pytest.mark.parametrize("scheme", ["etcd", "etcds"])
+    def test_a_url_where_nobody_answers_is_unreachable(self, scheme, capsys):
         """
-        Exit status 69 before any worker is started.
+        Exit status 69 before any worker is started, with TLS too.
         """
-        status = main.main(["bench", "lock", "--url", "etcd://127.0.0.1:1/x"])
+        status = main.main(["bench", "lock", "--url", f"{scheme}://127.0.0.1:1/x"])
 
         assert status == failure.UNREACHABLE
         assert "127.0.0.1:1" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("words", "said"),
+        [(["--rate", "0"], "'0' is no number a second above 0"), (["--url", "http://a:b:c"], "no endpoint")],
+    )
+    def test_what_makes_no_sense_is_refused(self, words, said, capsys):
+        """
+        Exit status 2, whoever notices it.
+        """
+        try:
+            status = main.main(["bench", "lock", *words])
+        except SystemExit as ended:
+            status = ended.code
+
+        assert status == failure.USAGE
+        assert said in capsys.readouterr().err
+
 
 @UNPATCHED
 class TestInterruption:
-    def test_ctrl_c_leaves_no_process_behind(self, etcd):
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda it: it.name)
+    def test_a_signal_leaves_no_process_behind(self, etcd, number):
         """
-        Exit status 130, and every worker is gone.
+        Exit status 128 and the signal's number, and every worker is gone.
         """
         stand_in = "contention.CONTENDERS = 'bench_stand_ins:Fair'"
         words = [
@@ -815,10 +833,10 @@ class TestInterruption:
         workers = children(process.pid)
         assert len(workers) == 4  # one for the contenders, three for the floor
 
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=30)
 
-        assert process.returncode == 130
+        assert process.returncode == 128 + number
         assert b"Traceback" not in said
         assert not any(is_running(pid) for pid in workers)
 

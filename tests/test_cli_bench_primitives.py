@@ -210,6 +210,16 @@ class TestOutputs:
         with pytest.raises(failure.CommandFailed, match="of queue"):
             comparison.compare(document([1.0], benchmark="queue"), document([1.0]))
 
+    def test_a_run_with_nothing_in_common_is_refused(self):
+        """
+        An empty table would look like a comparison.
+        """
+        other = document([1.0])
+        other["scenarios"][0]["name"] = "9 threads"
+
+        with pytest.raises(failure.CommandFailed, match="nothing in common.*9 threads"):
+            comparison.compare(other, document([1.0]))
+
     def test_an_earlier_run_that_cannot_be_read_is_a_usage_error(self, tmp_path, capsys):
         """
         And it is found before anything is measured again.

@@ -80,6 +80,14 @@ def positive(text: str) -> float:
     return seconds
 
 
+def rate(text: str) -> float:
+    """So many a second, more than 0."""
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number a second above 0") from None
+
+
 def connection(parser: argparse.ArgumentParser) -> None:
     """Add where etcd is and how to speak to it."""
     group = parser.add_argument_group("connection")

@@ -63,7 +63,7 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Compared]:
     """Every figure that both have.
 
     Raises:
-        failure.CommandFailed: They are of different benchmarks.
+        failure.CommandFailed: They are of different benchmarks, or of nothing in common.
     """
     if old.get("schema") != new["schema"] or old.get("benchmark") != new["benchmark"]:
         raise failure.CommandFailed(
@@ -77,6 +77,9 @@ def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Compared]:
             earlier, now = statistics.median(before[key]), statistics.median(values)
             ratio = now / earlier if earlier else None
             found.append(Compared(*key, earlier, now, ratio, overlap(before[key], values)))
+    if not found:
+        had = ", ".join(sorted({scenario for scenario, _ in before}))
+        raise failure.CommandFailed(f"nothing in common with the earlier run, which has {had}", failure.USAGE)
     return found
 
 

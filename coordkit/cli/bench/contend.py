@@ -73,7 +73,7 @@ def _register(commands: Any, primitive: _Command) -> None:
         "--hold", type=options.duration, default=0.0, metavar="SEC", help="inside the critical section"
     )
     parser.add_argument(
-        "--rate", type=options.positive, metavar="N",
+        "--rate", type=options.rate, metavar="N",
         help="open loop: so many cycles a second in all, each measured from when it was meant to begin",
     )  # fmt: skip
     parser.add_argument(
@@ -147,7 +147,7 @@ def measure(url: str | None, plan: Any, scenarios: list[Any]) -> Any:
 
 
 def _counts(text: str) -> list[int]:
-    return [options.count(part) for part in text.split(",")]
+    return list(dict.fromkeys(options.count(part) for part in text.split(",")))
 
 
 def _ttl(text: str) -> int:
@@ -159,7 +159,7 @@ def _ttl(text: str) -> int:
 def _modes(text: str) -> list[str]:
     from coordkit.cli.bench.contention import MODES
 
-    modes = text.split(",")
+    modes = list(dict.fromkeys(text.split(",")))
     unknown = [mode for mode in modes if mode not in MODES]
     if unknown:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(MODES)}")

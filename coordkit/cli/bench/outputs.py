@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from coordkit.cli import failure
+from coordkit.cli import failure, signals
 from coordkit.cli.bench import comparison
 from coordkit.cli.bench.bars import Bar
 
@@ -58,9 +58,19 @@ class Report(Protocol):
 def run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:
     """Measure, or measure twice; tell, write and compare what was asked for; the exit status.
 
+    A signal that ends it lets the servers and workers be ended first, as Ctrl-C does.
+
     Raises:
         failure.CommandFailed: There is no such earlier run, it is of another kind, or nothing can be drawn.
     """
+    try:
+        with signals.Inbox():
+            return _run(arguments, measure)
+    except signals.Signalled as ended:
+        return 128 + ended.number
+
+
+def _run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:
     earlier = _earlier(arguments.compare) if arguments.compare else None
     if arguments.csv and not pathlib.Path(arguments.csv).parent.is_dir():
         raise failure.CommandFailed(f"there is no folder for {arguments.csv}", failure.USAGE)
@@ -73,7 +83,9 @@ def run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:
     documents = [reports[0].as_json()]
     if arguments.twice:
         if not arguments.json:
+            print("the first run")
             reports[0].show()
+            print("the second run")
         reports.append(measure())
         documents.append(reports[1].as_json())
         earlier = documents[0]

@@ -44,7 +44,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--full", action="store_true", help="also sweep 1 to 64 callers of single puts")
     parser.add_argument(
-        "--rate", type=options.positive, metavar="N",
+        "--rate", type=options.rate, metavar="N",
         help="also an open loop: N items a second for 2 seconds, measured from when each was meant to be put",
     )  # fmt: skip
     outputs.register(parser)

@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 
+import coordkit
 from coordkit.cli import failure
 from coordkit.cli.bench import machine
 from coordkit.testing import EtcdFailed, EtcdNotFound, LocalEtcd
@@ -73,6 +74,7 @@ def serving(url: str | None) -> Iterator[Server]:
 
 
 def _at(url: str) -> Server:
+    coordkit.connect(url).close()  # learn early what is wrong with it
     parts = urllib.parse.urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     endpoint = hosts.split(",")[0]
