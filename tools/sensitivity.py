@@ -168,6 +168,8 @@ def main(arguments: list[str]) -> int:
         return one
 
     wanted = [each for each in MUTATIONS if chosen.only in each.name or chosen.only in each.play]
+    if not wanted:
+        parser.error(f"--only: no mutation's name or play contains {chosen.only!r}")
     with futures.ThreadPoolExecutor(chosen.jobs) as pool:
         findings = list(pool.map(tell, wanted))
     if chosen.write:

@@ -193,9 +193,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--only", default="", help="the scopes and rules whose names contain this")
     parser.add_argument("--write", action="store_true", help="put what ran into README.md")
     options = parser.parse_args(arguments)
+    scopes = (*SCOPES, *LONG_SCOPES[: None if options.all else 0])
+    if not any(options.only in name for name in (*(each.name for each in scopes), *MISSED_IN)):
+        parser.error(f"--only: no name of a scope or rule contains {options.only!r}")
     rows: dict[str, str] = {}
     bad = 0
-    for scope in (*SCOPES, *LONG_SCOPES[: None if options.all else 0]):
+    for scope in scopes:
         if options.only not in scope.name:
             continue
         result = explore(scope)
