@@ -21,6 +21,15 @@ class Codec(typing.Protocol):
         """The value that `stored` stands for; raises ValueError when it stands for none."""
 
 
+def check(codec: Codec) -> None:
+    """Raise InvalidValue unless it can be one.  A str, whose methods mean something else, is none."""
+    for method in ("encode", "decode"):
+        if isinstance(codec, str) or not callable(getattr(codec, method, None)):
+            raise errors.InvalidValue(
+                f"codec must have a method {method!r}, as coordkit.codecs.JSON has; {codec!r} does not"
+            )
+
+
 class BytesCodec:
     """Bytes as they are; a str is encoded as UTF-8."""
 

@@ -370,6 +370,12 @@ class Client:
         """Whether `close` was called, or this is the child of a fork."""
         return self._closed or self._pid != os.getpid()
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection that takes calls, as far as is known."""
+        channel = self._channel
+        return channel is not None and channel.usable
+
     def statistics(self) -> channels.Statistics:
         """Counters over all connections since the client was made."""
         channel = self._channel

@@ -67,8 +67,10 @@ class TestFork:
     SOURCE = """
     def main():
         coord = coordkit.connect(url, ttl=ttl)
-        session, lock = coord.session, coord.lock("a")
+        session, lock, jobs = coord.session, coord.lock("a"), coord.queue("jobs")
         lock.acquire()
+        jobs.put("x")
+        jobs.get()
         told = []
         session.add_listener(told.append)
         lost = session.lost
@@ -81,6 +83,7 @@ class TestFork:
                 outcome(session.check), outcome(lock.check), outcome(lock.release),
                 outcome(lambda: coord.session), outcome(coord.new_session),
                 outcome(lambda: coord.kv.get("a")), outcome(lambda: coord.lock("b").acquire()),
+                outcome(jobs.claim), outcome(lambda: jobs.claim(timeout=0.1)), outcome(jobs.get_nowait),
                 coord.closed, outcome(coord.close), told,
             ]
             for line in seen:
@@ -111,7 +114,9 @@ class TestFork:
         assert seen == [
             *("LOST", "True", "0.0", "False", "True"),
             *("SessionLost", "LockLost", "LockLost"),
-            *("Closed", "Closed", "Closed", "Closed", "True", "None", "[]"),
+            *("Closed", "Closed", "Closed", "Closed"),
+            *("Closed", "Closed", "Closed"),
+            *("True", "None", "[]"),
             "True True",
             "False",
             "status 7",

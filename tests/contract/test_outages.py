@@ -5,6 +5,7 @@ Several sessions are on the server, so that one outage shows all that it must.
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -399,3 +400,19 @@ def test_a_session_is_opened_though_the_first_lease_ran_out_before_anybody_heard
         assert opened[0].alive
         assert opened[0].lease_id not in first
         opened[0].close()
+
+
+def test_a_claim_that_could_not_ask_does_not_say_that_the_queue_is_empty(server):
+    """
+    Unavailable, and nothing was claimed; Empty is for a queue that was looked at.
+    """
+    with coordkit.connect(server.url) as coord:
+        jobs = coord.queue("jobs")
+        with pytest.raises(queue.Empty):
+            jobs.claim(timeout=0.1)
+
+        server.kill()
+
+        with pytest.raises(errors.Unavailable) as caught:
+            jobs.claim(timeout=0.5)
+    assert caught.value.outcome is errors.Outcome.NONE

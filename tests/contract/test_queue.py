@@ -114,6 +114,16 @@ class TestPutting:
         assert many == [many[0], first, many[0]]
         assert drain(jobs) == [b"x", b"1"]
 
+    @pytest.mark.parametrize("ids", [["1"], ["1", "2", "3", "4"], iter(["1", "2"]), "abc", []])
+    def test_as_many_dedup_ids_as_values(self, jobs, ids):
+        """
+        Fewer, more, or one str: refused, and no value is left out in silence.
+        """
+        with pytest.raises(errors.InvalidValue, match="dedup_ids"):
+            jobs.put_many([b"a", b"b", b"c"], dedup_ids=ids)
+
+        assert jobs.empty()
+
     def test_json_and_text_go_through_their_codecs(self, coord, sweep):
         """
         What cannot be encoded is the caller's mistake, and nothing is put.

@@ -142,6 +142,7 @@ class TestRetries:
 
         (letter,) = jobs.dead_letters
         assert letter.stored == b"poison" and "died" in letter.why
+        assert letter.deliveries == 2 and "delivered 2 times" in letter.why
 
     def test_from_its_second_delivery_on_an_item_comes_alone(self, coord, sweep):
         """
@@ -359,6 +360,9 @@ class TestBadInput:
             lambda: jobs.peek(0),
             lambda: jobs.consume(print, workers=0),
             lambda: jobs.consume(print, retry_delay=-1),
+            lambda: jobs.consume(None),
+            lambda: jobs.ack_many([7]),
+            lambda: coord.queue("jobs", codec="json"),
         ):
             with pytest.raises(errors.UsageError):
                 call()
@@ -454,6 +458,26 @@ class TestWorkers:
         (letter,) = jobs.dead_letters
         assert letter.why == "ValueError: bad bits"
         assert stored(jobs) == {"dead": 1}
+
+    def test_what_is_no_exception_ends_the_job_and_not_the_worker(self, coord, sweep):
+        """
+        SystemExit, KeyboardInterrupt, gevent's Timeout: the job has failed, and the crew works on.
+        """
+        jobs = coord.queue("jobs", max_deliveries=2)
+        jobs.put_many([b"exit", b"interrupt", b"good"])
+
+        def work(job):
+            if job.value == b"exit":
+                raise SystemExit("enough")
+            if job.value == b"interrupt":
+                raise KeyboardInterrupt
+
+        with jobs.consume(work, workers=1) as crew:
+            wait_until(lambda: jobs.empty() and len(jobs.dead_letters) == 2)
+
+        assert (crew.done, crew.failed) == (1, 4)
+        whys = sorted(letter.why for letter in jobs.dead_letters)
+        assert whys == ["KeyboardInterrupt: ", "SystemExit: enough"]
 
     def test_a_stop_finishes_what_is_claimed(self, jobs):
         """

@@ -338,6 +338,27 @@ def small(etcd_binary):
 
 
 class TestOutOfSpace:
+    def test_a_queue_can_be_purged(self, small):
+        """
+        With all that is claimed; without, where the server takes transactions that only delete.
+        """
+        with coordkit.connect(small.url) as coord:
+            jobs = coord.queue("full")
+            jobs.put_many([b"a", b"b", b"c"])
+            jobs.put(b"later", delay=60)
+            job = jobs.claim()
+            coord.etcd.create_alarm()
+            try:
+                free = jobs.purge()
+            except errors.QuotaExceeded as error:
+                assert "claimed=True" in error.__notes__[0]
+                free = 0
+            assert free + jobs.purge(claimed=True) == 4
+            assert stored(jobs) == {}
+            with pytest.raises(errors.ClaimLost):
+                job.ack()
+            coord.etcd.disarm_alarm()
+
     def test_an_ack_passes_and_a_put_says_why_not(self, small):
         """
         With an alarm, and with a quota that is used up.

@@ -131,14 +131,14 @@ class Crew:
     def _work_off(self, job: Job) -> None:
         try:
             self._work(job)
-        except Exception as error:  # the job's, not ours
+        except BaseException as error:  # the job's, not ours: SystemExit, too, and gevent's Timeout
+            if type(error).__name__ == "GreenletExit":
+                self._end(job.nack)  # this worker is killed: somebody else will do it
+                raise
             _log.warning("%r failed: %s", job, type(error).__name__, exc_info=error)
             self._count(failed=1)
             why = f"{type(error).__name__}: {error}"
             self._end(lambda: self._give_up(job, why))
-        except BaseException:
-            self._end(job.nack)  # killed: somebody else will do it
-            raise
         else:
             self._end(lambda: self._finish(job))
 

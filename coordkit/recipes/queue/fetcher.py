@@ -112,12 +112,15 @@ class Fetcher:
             Unavailable, DeadlineExceeded: The time is up, and etcd could not be asked.
             SessionLost, Closed, Rejected: Waiting is of no use.
         """
+        if self._pid != os.getpid():
+            raise _foreign()
         site = self._site
         limit = Deadline.after(site.link.client.options.timeout_s) if request.once else request.deadline
         try:
             self._enter(request)
             while not request.over and not limit.expired:
                 request.event.wait(limit.wait_s())
+            answered = request.over
             self._leave(request)
         except BaseException:
             self._leave(request)
@@ -127,6 +130,8 @@ class Fetcher:
             raise request.error
         if not request.deliveries and request.trouble is not None:
             raise request.trouble
+        if not request.deliveries and not answered and not site.link.client.connected:
+            raise errors.Unavailable(f"{site.title}: there is no connection to etcd", errors.Outcome.NONE)
         return request.deliveries
 
     def ring(self) -> None:
@@ -462,7 +467,11 @@ _FETCHERS: weakref.WeakSet[Fetcher] = weakref.WeakSet()
 def _after_fork_in_child() -> None:
     for fetcher in list(_FETCHERS):
         fetcher._lock = threading.Lock()
-        fetcher._fail(errors.Closed("this queue belongs to another process, which forked: connect anew"))
+        fetcher._fail(_foreign())
+
+
+def _foreign() -> errors.Closed:
+    return errors.Closed("this queue belongs to another process, which forked: connect anew")
 
 
 if hasattr(os, "register_at_fork"):

@@ -117,6 +117,8 @@ class Job:
 
         Cost: 1 commit, shared with the acks that come meanwhile; of its own with `txn`.
         """
+        if txn is not None and not isinstance(txn, kv.Txn):
+            raise errors.InvalidValue(f"txn must be a transaction, as `kv.txn()` makes one, not {txn!r}")
         self._check()
         result = None
         with _Ending(self):
@@ -167,7 +169,7 @@ class Job:
         """
         self._check()
         with _Ending(self):
-            bury(self._delivery, why)
+            bury(self._delivery, why, self.attempt)
             self._end()
 
     # What is known of it.
@@ -322,10 +324,10 @@ class _Ending:
             self._job._let_go()
 
 
-def bury(delivery: Delivery, why: str) -> None:
-    """Move a claimed item to the dead letters."""
+def bury(delivery: Delivery, why: str, deliveries: int) -> None:
+    """Move a claimed item, which was delivered so often, to the dead letters."""
     layout = delivery.desk.layout
-    words = {"why": why[:1000], "deliveries": delivery.attempt, "at_ms": upkeep.now_ms()}
+    words = {"why": why[:1000], "deliveries": deliveries, "at_ms": upkeep.now_ms()}
     stored = json.dumps(words).encode() + b"\n" + delivery.value
     delivery.desk.move(delivery, layout.dead_letter(delivery.id), stored, keep_count=False)
 
@@ -336,6 +338,8 @@ def ack_many(jobs: typing.Iterable[Job]) -> list[Job]:
     by_desk: dict[typing.Any, list[Job]] = {}
     wrong: errors.NotHeld | None = None
     for job in jobs:
+        if not isinstance(job, Job):
+            raise errors.InvalidValue(f"jobs must be those that were claimed, not {job!r}; none was acked")
         try:
             job._check()
         except errors.ClaimLost:

@@ -136,12 +136,14 @@ class Queue:
 
         Raises:
             CoordError: As `put`.  What was put before stays; a note on the exception says how many.
+            InvalidValue: Also when there are not as many `dedup_ids` as values.
 
         Cost: 1 commit for up to 100 items.
         """
         deadline = Deadline.after(timeout)
         packing = terms.Packing.of(self._terms.codec, priority, delay)
-        parcels = map(packing.pack, values, itertools.repeat(None) if dedup_ids is None else dedup_ids)
+        pairs = zip(values, itertools.repeat(None)) if dedup_ids is None else terms.paired(values, dedup_ids)
+        parcels = itertools.starmap(packing.pack, pairs)
         ids: list[str] = []
         try:
             for batch in _batches(parcels):
@@ -251,8 +253,13 @@ class Queue:
 
         Returns:
             The workers, started; also a context manager that stops them at its end.
+
+        Raises:
+            InvalidValue: An argument makes no sense.
         """
-        upkeep.due_in(retry_delay)
+        upkeep.due_in(retry_delay, "retry_delay")
+        if not callable(work):
+            raise errors.InvalidValue(f"work must be callable, not {work!r}")
         return crew.Crew(self._claim_for, work, terms.whole(workers, "workers"), retry_delay)
 
     def cancel(self) -> None:
@@ -307,12 +314,14 @@ class Queue:
     def _job(self, delivery: Delivery) -> job.Job | None:
         most = self._terms.most_deliveries
         if delivery.attempt > most:
-            _bury(delivery, f"delivered {most} times; the last consumer died, or its claim ran out")
+            # This last claim was nobody's delivery.
+            why = f"delivered {most} times; the last consumer died, or its claim ran out"
+            _bury(delivery, why, delivery.attempt - 1)
             return None
         try:
             value = self._terms.codec.decode(delivery.value)
         except ValueError as error:
-            _bury(delivery, f"not decodable: {type(error).__name__}")
+            _bury(delivery, f"not decodable: {type(error).__name__}", delivery.attempt)
             return None
         return job.Job(delivery, value, most)
 
@@ -354,6 +363,9 @@ class Queue:
         Returns:
             How many items.
 
+        Raises:
+            QuotaExceeded: Only without `claimed`: older servers that are out of space take no transaction.
+
         Cost: 1 commit; a page of 40 items at a time where some are claimed and shall stay.
         """
         return purging.purge(self._site.link, self._site.layout, claimed)
@@ -390,9 +402,9 @@ def _deadline(block: bool, timeout: float | None) -> Deadline:
     return Deadline.after(timeout if block else 0)
 
 
-def _bury(delivery: Delivery, why: str) -> None:
+def _bury(delivery: Delivery, why: str, deliveries: int) -> None:
     try:
-        job.bury(delivery, why)
+        job.bury(delivery, why, deliveries)
     except errors.ClaimLost:
         return  # somebody else's by now
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import typing
 
@@ -12,6 +13,7 @@ from coordkit.recipes.queue import names, producer, upkeep
 
 DEFAULT_DELIVERIES = 5
 DEFAULT_DEDUP_WINDOW_S = 300
+_MISSING = object()
 
 
 @attrs.frozen
@@ -40,9 +42,7 @@ class Terms:
         Raises:
             InvalidValue: A number that makes no sense.
         """
-        for method in ("encode", "decode"):
-            if not callable(getattr(codec, method, None)):
-                raise errors.InvalidValue(f"codec must have a method {method!r}, as coordkit.codecs.JSON has")
+        codecs.check(codec)
         for what, number in (("max_length", max_length), ("max_bytes", max_bytes)):
             if number is not None:
                 whole(number, what)
@@ -65,6 +65,25 @@ def whole(number: int, what: str, least: int = 1, most: int = 2**31) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
         raise errors.InvalidValue(f"{what} must be a whole number from {least} to {most}, not {number!r}")
     return number
+
+
+def paired(
+    values: typing.Iterable[typing.Any], dedup_ids: typing.Iterable[str]
+) -> typing.Iterator[tuple[typing.Any, str]]:
+    """Each value with its `dedup_id`.
+
+    Raises:
+        InvalidValue: There are not as many; before the first pair, where both have a length.
+    """
+    if isinstance(dedup_ids, (str, bytes)):
+        raise errors.InvalidValue(f"dedup_ids must be one str for each value, not {dedup_ids!r}")
+    lengths = [len(each) for each in (values, dedup_ids) if isinstance(each, typing.Sized)]
+    if len(set(lengths)) > 1:
+        raise errors.InvalidValue(f"there are {lengths[1]} dedup_ids for {lengths[0]} values")
+    for value, dedup_id in itertools.zip_longest(values, dedup_ids, fillvalue=_MISSING):
+        if value is _MISSING or dedup_id is _MISSING:
+            raise errors.InvalidValue("there are not as many dedup_ids as values")
+        yield value, typing.cast(str, dedup_id)
 
 
 def seconds(number: float, what: str) -> float:

@@ -43,18 +43,19 @@ def seconds_until(due_ms: int) -> float:
     return max(0.0, (due_ms - now_ms()) / 1000)
 
 
-def due_in(delay_s: float) -> int | None:
+def due_in(delay_s: float, what: str = "delay") -> int | None:
     """The due time after so many seconds; None for 0.
 
     Raises:
-        InvalidValue: Negative, or no number.
+        InvalidValue: Negative, more than three centuries, or no number.
     """
     if (
         isinstance(delay_s, bool)
         or not isinstance(delay_s, (int, float))
         or not 0 <= delay_s < LONGEST_DELAY_S
     ):
-        raise errors.InvalidValue(f"delay must be a number of seconds, 0 or more, not {delay_s!r}")
+        bounds = f"0 or more and less than {LONGEST_DELAY_S:.0e}"
+        raise errors.InvalidValue(f"{what} must be a number of seconds, {bounds}, not {delay_s!r}")
     return now_ms() + math.ceil(delay_s * 1000) if delay_s else None
 
 
