@@ -15,7 +15,7 @@ import weakref
 
 import attrs
 
-from coordkit import codecs, errors, settings, terms
+from coordkit import codecs, errors, keys, settings, terms
 from coordkit import session as sessions
 from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import client as clients
@@ -258,6 +258,7 @@ class Coordinator(locking.Locking):
 
         Cost: none for a call, but that `standing` begins with the first.
         """
+        keys.segment(name)
         return standings.leader_only(lambda: self.standing(name))
 
     def once(

@@ -27,11 +27,12 @@ def spare_our_greenlets() -> None:
 
 
 def _strike(number: int, frame: types.FrameType | None) -> None:
-    if not _is_ours():
-        signal.default_int_handler(number, frame)
     import gevent
 
     hub = gevent.get_hub()
+    # What is raised in the hub itself, gevent prints before it passes it on.
+    if gevent.getcurrent() is not hub and not _is_ours():
+        signal.default_int_handler(number, frame)
     hub.loop.run_callback(hub.handle_system_error, KeyboardInterrupt, KeyboardInterrupt())
 
 

@@ -42,13 +42,16 @@ def unsegment(encoded: str) -> str:
     return urllib.parse.unquote(encoded)
 
 
-def prefix(namespace: str, kind: str, name: str | None = None) -> bytes:
-    """`/<namespace>/<kind>/` or `/<namespace>/<kind>/<name>/`; ends with a slash, always.
+def prefix(namespace: str, kind: str, *name: str) -> bytes:
+    """`/<namespace>/<kind>/` or, with one name, `/<namespace>/<kind>/<name>/`; ends with a slash, always.
 
     An empty namespace leaves its segment out.
+
+    Raises:
+        InvalidName: A name that is given and is none, None too.
     """
     head = f"/{namespace}/{kind}/" if namespace else f"/{kind}/"
-    return (head if name is None else f"{head}{segment(name)}/").encode()
+    return "".join([head, *(f"{segment(each)}/" for each in name)]).encode()
 
 
 def is_of_a_name(namespace: str, prefix_: bytes) -> bool:

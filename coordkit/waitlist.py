@@ -169,7 +169,8 @@ class Line(linewatch.Watched):
                 if self._is_turn(ticket):
                     return True
                 if ticket.cancelled:
-                    raise errors.Cancelled(f"the wait in {self.prefix!r} was cancelled")
+                    where = self.prefix.decode(errors="replace")
+                    raise errors.Cancelled(f"the wait in {where} was cancelled")
                 if deadline.expired:
                     return False
                 self._wait(ticket, deadline)

@@ -104,13 +104,14 @@ class Election:
         Args:
             fn: What a leader does.
             value: As for `campaign`.
-            timeout: Seconds after which no campaign is won any more; -1 for ever.
+            timeout: Seconds after which no campaign is won any more; -1 for ever, 0 tries once each time.
 
         Returns:
             What `fn` returned from a leadership that was verified; None after `cancel`.
 
         Raises:
             AcquireTimeout: Not elected in time; an outage, or a server without space, is waited out.
+            Unavailable: Only a try: etcd did not answer.
             SessionLost, QuotaExceeded: With a session of the caller's own, which is not replaced.
 
         Cost: as `campaign` and `resign`.  After a loss it pauses: 0.1 s, doubled up to 5 s, jittered.
@@ -121,7 +122,9 @@ class Election:
         trouble: errors.CoordError | None = None  # why the last campaign ended before it had begun
         while True:
             try:
-                leadership = self._campaign(stored, deadline, cancel)
+                leadership = (
+                    self._campaign(stored, deadline, cancel) if timeout else self._try(stored)
+                )
             except errors.Cancelled:
                 return None
             except (errors.SessionLost, errors.QuotaExceeded) as error:

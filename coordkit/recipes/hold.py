@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 import typing
 
@@ -70,6 +71,15 @@ class Hold:
     def guard(self) -> list[kv.Compare]:
         """True exactly as long as this hold's key exists."""
         return [kv.create(self.key) == self.fence]
+
+
+def check_callable(function: object) -> None:
+    """Raise InvalidValue where a call returns before its work is done: then nothing would be held for it."""
+    kinds = (inspect.isgeneratorfunction, inspect.isasyncgenfunction, inspect.iscoroutinefunction)
+    if not callable(function) or any(is_one(function) for is_one in kinds):
+        raise errors.InvalidValue(
+            f"what is decorated must be a function, and no generator or coroutine: {function!r}"
+        )
 
 
 def current(source: Source, deadline: Deadline) -> Session:

@@ -7,6 +7,7 @@ import typing
 
 from coordkit.deadline import Deadline
 from coordkit.recipes import cohort as cohorts
+from coordkit.recipes import hold as holds
 from coordkit.recipes import lock as locks
 from coordkit.recipes import multilock as multilocks
 from coordkit.recipes import rlock as rlocks
@@ -81,6 +82,8 @@ class Locking:
         Deadline.after(timeout)  # refuses silly numbers here, not at the first call
 
         def decorate(function: typing.Callable[P, R]) -> typing.Callable[P, R]:
+            holds.check_callable(function)
+
             @functools.wraps(function)
             def alone(*args: P.args, **kwargs: P.kwargs) -> R:
                 with lock.within(timeout):

@@ -16,6 +16,7 @@ import typing
 
 from coordkit import errors, forks
 from coordkit.deadline import Deadline
+from coordkit.recipes import hold as holds
 from coordkit.recipes.election import Election
 from coordkit.recipes.leadership import Leadership
 
@@ -204,6 +205,8 @@ def leader_only(
     """A decorator: calls run where `standing()` leads; elsewhere they return None at once."""
 
     def decorate(fn: typing.Callable[P, T]) -> typing.Callable[P, T | None]:
+        holds.check_callable(fn)
+
         @functools.wraps(fn)
         def call(*args: P.args, **kwargs: P.kwargs) -> T | None:
             return standing().call(fn, *args, **kwargs)

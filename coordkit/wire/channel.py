@@ -270,8 +270,9 @@ class Channel:
         """Its time is up; or the connection has closed, and has not come to end this call yet."""
         closed = None if deadline.expired else self._board.closed
         code = grpc.Code.UNAVAILABLE if closed else grpc.Code.DEADLINE_EXCEEDED
-        told, outcome = f"{self.address}: {closed or 'no reply in time'}", self._board.outcome(call)
-        return grpc.CallFailed(call.method, grpc.Status(code, told, outcome=outcome))
+        why = closed or ("no reply in time" if call.id else "no time was left to ask")
+        outcome = self._board.outcome(call)
+        return grpc.CallFailed(call.method, grpc.Status(code, f"{self.address}: {why}", outcome=outcome))
 
     # Waiting.
 

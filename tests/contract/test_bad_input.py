@@ -293,6 +293,25 @@ class TestSettings:
             assert next(reversed(given)) in str(error) and str(user) not in str(error)
 
 
+class TestNames:
+    @pytest.mark.parametrize("name", [None, 7, "", b"x", "x" * 256, "\ud800"])
+    @pytest.mark.parametrize(
+        "make",
+        [
+            *("lock", "rlock", "rwlock", "semaphore", "cohort_lock", "exclusive"),
+            *("election", "standing", "leader_only", "barrier", "double_barrier", "gate", "latch"),
+            *("counter", "value", "queue", "topic", "once"),
+        ],
+    )
+    def test_what_is_no_name_is_refused_at_once(self, coord, make, name):
+        """
+        None would stand for the place of all of a kind.
+        """
+        more = {"barrier": (2,), "double_barrier": (2,), "latch": (2,), "once": ("slot",)}.get(make, ())
+
+        refusal(lambda: getattr(coord, make)(name, *more), errors.InvalidName)
+
+
 class TestKeys:
     """Raw keys and values."""
 

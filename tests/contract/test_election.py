@@ -159,8 +159,11 @@ class TestCall:
                 other.campaign(b"other", timeout=0.05)
 
             wait_until(lambda: len(election.contenders()) == 1, what="the withdrawal")
+            with pytest.raises(coordkit.AcquireTimeout, match="another candidate"):
+                other.run(lambda leadership: None, timeout=0)
         coord.kv.delete("/unrelated")
         other.campaign(b"other", timeout=0).resign()
+        assert other.run(lambda leadership: "it led", timeout=0) == "it led"
 
     def test_cancel_ends_all_that_waits(self, coord):
         """

@@ -130,6 +130,16 @@ class TestExclusive:
         with pytest.raises(errors.InvalidValue):
             coord.exclusive("job", timeout=-7)
 
+        async def later():
+            pass
+
+        def pieces():
+            yield
+
+        for nothing in (later, pieces, 5):
+            with pytest.raises(errors.InvalidValue, match="generator or coroutine"):
+                coord.exclusive("job")(nothing)
+
         @coord.exclusive("job", timeout=0.05)
         def job() -> None:
             pytest.fail("it was held")

@@ -213,6 +213,14 @@ class TestSubscribe:
             topic.subscribe(buffer=0)
         with pytest.raises(coordkit.InvalidValue):
             topic.subscribe(overflow="drop")
+        with pytest.raises(coordkit.InvalidValue, match="key"):
+            topic.publish("x", key=5)
+        with pytest.raises(coordkit.InvalidValue, match="codec"):
+            coord.topic("events", codec="json")
+        with pytest.raises(coordkit.UsageError, match="live topic keeps nothing"):
+            topic.trim(5)
+        with topic.subscribe() as subscription, pytest.raises(coordkit.InvalidValue, match="committed"):
+            subscription.commit(start)
 
     def test_foreign_keys_among_ours_are_no_messages(self, coord):
         """

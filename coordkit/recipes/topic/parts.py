@@ -87,6 +87,8 @@ class Parts:
 
     def number_for(self, key: str | bytes | None) -> int:
         """The partition of a key; of none, the next."""
+        if key is not None and not isinstance(key, (str, bytes)):
+            raise errors.InvalidValue(f"key must be str or bytes, not {key!r}")
         if key is None:
             return next(self._turns) % len(self._parts)
         return zlib.crc32(key.encode() if isinstance(key, str) else key) % len(self._parts)
@@ -98,6 +100,10 @@ class Parts:
 
     def trim(self, keep: trimming.Retention, deadline: Deadline) -> None:
         """Each of them."""
+        if not self._retained:
+            raise errors.UsageError(
+                f"{self.names.prefix.decode()}: a live topic keeps nothing that could be trimmed"
+            )
         for part in self._parts:
             trimming.trim(self._link, part.names, keep, deadline)
 

@@ -116,6 +116,8 @@ class Subscription:
 
         Cost: 1 commit.
         """
+        if not isinstance(message, Message):
+            raise errors.InvalidValue(f"{self._supply.what}: a message is committed, not {message!r}")
         if self._supply.bookmark is None:
             raise errors.NotHeld(f"{self._supply.what}: there is no cursor to commit to")
         self._supply.bookmark.move(message.partition, message.position)

@@ -37,6 +37,7 @@ class Topic:
         codec: How values become bytes.
         session: Whose life the claims of a group's members hang on.
         """
+        codecs.check(codec)
         self.name = name
         self._session = session
         self._link = link
@@ -102,6 +103,10 @@ class Topic:
             retain: What is kept at least: a number of messages, or a timedelta.
             timeout: Seconds; None takes the coordinator's request timeout.
 
+        Raises:
+            UsageError: A live topic keeps nothing that could be deleted.
+            QuotaExceeded: etcd has no space to note what is gone; nothing is.
+
         Cost: 3 round trips and 1 commit for every 1,000 messages; by age also a few reads.
         """
         self._check_open()
@@ -150,6 +155,8 @@ class Topic:
         if group is None:
             begin, bookmark = self._starting_point(start, len(readers), deadline)
         else:
+            if isinstance(start, cursors.Cursor):
+                raise errors.InvalidValue("a group has a cursor of its own: start must not be another one")
             begin = [cursors.checked_start(start)] * len(readers)
             readers, bookmark = self._join(group, readers, bell)
         supply = Supply(f"topic {self.name!r}", self._link, bell, self._codec, readers, bookmark)
