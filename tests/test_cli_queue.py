@@ -94,14 +94,46 @@ class TestHere:
 
         assert [each.stored for each in jobs.peek(9)] == [b"a", b"-1", b"--", b"-2"]
 
-    def test_an_option_among_the_values_is_refused_with_the_reason(self, jobs):
+    def test_options_stand_before_between_and_behind_the_values(self, here, jobs):
         """
-        With the usage of this very command.
+        The values keep their order; a dash among them is standard input, as everywhere.
         """
+        assert here("put", "--priority", "1", "jobs", "a") == (0, b"")
+        assert here("put", "jobs", "--priority", "2", "b") == (0, b"")
+        assert here("put", "jobs", "c", "--priority=3", "d", "--delay", "0", "-- e", "--", "-f") == (0, b"")
+        assert here("put", "jobs", "g", "h", "--priority", "4") == (0, b"")
+
+        assert [each.stored for each in jobs.peek(9)] == [b"a", b"b", b"c", b"d", b"-- e", b"-f", b"g", b"h"]
+        assert here("put", "jobs", "--dedup-id", "x", "-") == (2, b"")
+        assert here("put", "jobs", "i", "--dedup-id", "x", "j") == (2, b"")
+
+    def test_a_mistaken_option_is_what_is_complained_of(self, environment, jobs, monkeypatch, capsys):
+        """
+        Not the value behind it.
+        """
+        monkeypatch.setenv("COORDKIT_URL", environment["COORDKIT_URL"])
+
+        assert main.main(["queue", "put", "jobs", "--priority=-1", "x"]) == 2
+        assert "-1" in capsys.readouterr().err
+
         with pytest.raises(SystemExit) as ended:
-            main.main(["queue", "put", "jobs", "--priority", "1", "a", "b"])
+            main.main(["queue", "put", "jobs", "--priorities", "1", "x"])
 
         assert ended.value.code == 2
+        complained = capsys.readouterr().err
+        assert "usage: coordkit queue put" in complained
+        assert "arguments: --priorities; values that begin with a dash stand behind --" in complained
+        assert jobs.qsize() == 0
+
+    def test_a_word_too_many_is_refused_where_there_are_no_values(self, jobs, capsys):
+        """
+        As ever.
+        """
+        with pytest.raises(SystemExit) as ended:
+            main.main(["queue", "len", "jobs", "--json", "x"])
+
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.endswith("unrecognized arguments: x\n")
 
     def test_documents_hold_what_is_no_text(self, here, jobs):
         """

@@ -215,14 +215,24 @@ def test_silly_arguments_are_refused(arguments, capsys):
     assert "usage" in capsys.readouterr().err
 
 
-def test_an_option_among_the_values_is_refused_with_the_reason(capsys):
+def test_options_stand_before_between_and_behind_the_values(run):
+    """
+    The messages keep their order.
+    """
+    assert run("pub", "log", "--retain", "all", "1")[0] == 0
+    assert run("pub", "log", "2", "--retain=all", "3", "-q", "4", "--", "-5") == (0, b"", b"")
+
+    assert run("sub", "log", "--from", "all", "--count", "5")[1] == b"1\n2\n3\n4\n-5\n"
+
+
+def test_a_value_that_looks_like_an_option_is_refused_with_the_reason(capsys):
     """
     What it publishes are values; it has no command to run.
     """
     with pytest.raises(SystemExit) as caught:
-        main.main(["topic", "pub", "t", "--retain", "5", "hello"])
+        main.main(["topic", "pub", "t", "--retain", "5", "hello", "-world"])
 
     assert caught.value.code == 2
     complained = capsys.readouterr().err
-    assert "options come before the values" in complained
+    assert "unrecognized arguments: -world; values that begin with a dash stand behind --" in complained
     assert "command to run" not in complained

@@ -3,7 +3,8 @@
 A group of commands is a module, or a package, with `register(commands)`, which adds its parsers by
 `options.command`. A command's function takes the parsed arguments and returns its exit status; it raises
 `failure.CommandFailed`, or one of coordkit's errors, for what a person should read. What stands behind the
-first `--` is not parsed: it is `arguments.child`, the command line of a child, or None.
+first `--` is not parsed: it is `arguments.child`, the command line of a child, or None. A command that takes
+several values calls them `values`: options may stand among them.
 
 Exit status: 0, 1 as a command says, 2 usage, 69 no etcd, 77 etcd denies it, 130 Ctrl-C, 141 closed pipe.
 """
@@ -95,12 +96,22 @@ class _Version(argparse.Action):
 
 def _run(argv: list[str]) -> int:
     own, child = without_child(argv)
-    arguments, unknown = parser().parse_known_args(own)
+    arguments, left = parser().parse_known_args(own)
+    unknown = left
+    if hasattr(arguments, "values"):
+        # argparse ends VALUE... at the first option, and leaves over what stands behind
+        arguments.values = [*arguments.values, *filter(_is_value, left)]
+        unknown = [word for word in left if not _is_value(word)]
     if unknown:
         _refuse(arguments, unknown, child)
     arguments.child = child
     status: int = arguments.run(arguments)
     return status
+
+
+def _is_value(word: str) -> bool:
+    """Whether it is no option, as argparse tells them apart."""
+    return not word.startswith("-") or word == "-" or " " in word
 
 
 def _refuse(arguments: argparse.Namespace, unknown: list[str], child: list[str] | None) -> typing.NoReturn:
@@ -109,8 +120,8 @@ def _refuse(arguments: argparse.Namespace, unknown: list[str], child: list[str] 
     hint = ""
     if "-- COMMAND" in usage and child is None:
         hint = "; a command to run stands behind --"
-    elif "..." in usage:
-        hint = "; options come before the values, and values that begin with a dash behind --"
+    elif hasattr(arguments, "values"):
+        hint = "; values that begin with a dash stand behind --"
     arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     raise AssertionError("argparse ends the program there")
 

@@ -22,8 +22,8 @@ examples:
   tail -F app.log | coordkit topic pub --retain 100000 log
   coordkit topic pub numbers -- -1 -2
 
-Options come before the values, and values that begin with a dash behind --.  A value that is a dash, or no
-value at all, stands for standard input: each of its lines is a message, and what can be read at once is
+Options may stand anywhere before --; values that begin with a dash stand behind it.  A value that is a dash,
+or no value at all, stands for standard input: each of its lines is a message, and what can be read at once is
 published together; behind -- a dash is a message.  Without --retain a topic is published to as others use it;
 a new one is live.  The revision of the last message is printed.
 

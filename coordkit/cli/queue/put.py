@@ -17,9 +17,9 @@ examples:
   tail -f access.log | coordkit queue put lines
   coordkit queue put jobs nightly --dedup-id 2026-01-31 --delay 60
 
-Options come before the values, and values that begin with a dash behind --. A value that is a dash, or no
-value at all, stands for standard input: each of its lines is an item of its own, put as soon as it has come;
-behind -- a dash is an item. With --dedup-id there may be one item alone.
+Options may stand anywhere before --; values that begin with a dash stand behind it. A value that is a dash,
+or no value at all, stands for standard input: each of its lines is an item of its own, put as soon as it has
+come; behind -- a dash is an item. With --dedup-id there may be one item alone.
 
 exit status: 0; 1 refused by etcd; 2 usage; 69 no etcd, or nobody knows whether the last items were put"""
 
