@@ -215,6 +215,34 @@ def test_silly_arguments_are_refused(arguments, capsys):
     assert "usage" in capsys.readouterr().err
 
 
+def test_nul_separates_messages_that_hold_newlines(start, coord):
+    """
+    As the items of `queue put -0`.
+    """
+    with coord.topic("chat").subscribe() as subscription:
+        process = start("pub", "chat", "-0")
+        said, _ = process.communicate(b"two\nlines\0\0last\n", timeout=20)
+        assert process.returncode == 0
+
+        got = [subscription.get(20) for _ in range(3)]
+
+    assert [message.value for message in got] == [b"two\nlines", b"", b"last\n"]
+    assert got[-1].revision == int(said)
+
+
+def test_what_was_published_is_a_document_if_wanted(start, run):
+    """
+    One at the end, as `queue put --json` prints: how many, and the revision of the last.
+    """
+    status, said, _ = run("pub", "log", "--retain", "all", "--json", "a", "b")
+    nothing, _ = start("pub", "log", "--json").communicate(b"", timeout=20)
+
+    document = json.loads(said)
+    told = json.loads(run("sub", "log", "--from", "all", "--count", "1", "--json")[1])
+    assert (status, document) == (0, {"topic": "log", "count": 2, "revision": told["revision"]})
+    assert json.loads(nothing) == {"topic": "log", "count": 0, "revision": None}
+
+
 def test_options_stand_before_between_and_behind_the_values(run):
     """
     The messages keep their order.

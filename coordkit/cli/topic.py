@@ -20,12 +20,14 @@ _PUB = """\
 examples:
   coordkit topic pub chat "hello" "world"
   tail -F app.log | coordkit topic pub --retain 100000 log
+  printf 'two\\nlines\\0' | coordkit topic pub chat -0
   coordkit topic pub numbers -- -1 -2
 
 Options may stand anywhere before --; values that begin with a dash stand behind it.  A value that is a dash,
 or no value at all, stands for standard input: each of its lines is a message, and what can be read at once is
 published together; behind -- a dash is a message.  Without --retain a topic is published to as others use it;
-a new one is live.  The revision of the last message is printed.
+a new one is live.  The revision of the last message is printed; with --json a document at the end, with how
+many were published and that revision, which is null when there was none.
 
 exit status: 0; 1 refused by etcd; 2 others use this topic in another way; 69 when etcd does not answer, and
 what was read last may have been published or not; 130 Ctrl-C"""
@@ -63,7 +65,9 @@ def register(commands: Any) -> None:
     pub.usage = "coordkit topic pub [options] NAME [VALUE...] [-- VALUE...]"
     pub.add_argument("name", metavar="NAME", help="of the topic")
     pub.add_argument("values", metavar="VALUE", nargs="*", help="a message; -, or none, is standard input")
+    items.separated(pub)
     pub.add_argument("--retain", type=_retain, metavar="N|TIME|all", help="keep so many, or for 90s, 12h, 7d")
+    options.document(pub)
     sub = options.command(group, "sub", "print messages as they come", _SUB, subscribe)
     sub.add_argument("name", metavar="NAME", help="of the topic")
     where = sub.add_mutually_exclusive_group()
@@ -88,14 +92,19 @@ def register(commands: Any) -> None:
 
 def publish(arguments: argparse.Namespace) -> int:
     """Publish; print the last revision."""
+    from coordkit.cli import views
+
     options.listen(arguments)
+    revision = count = 0
     with options.connect(arguments) as coord:
         topic = _topic(coord, arguments.name, arguments.retain)
-        revision = 0
-        for part in items.given(arguments, b"\n"):
+        for part in items.given(arguments, items.separator(arguments)):
             revision = topic.publish_many(part)
-        if revision and not arguments.quiet:
-            print(revision)
+            count += len(part)
+    if arguments.json:
+        print(views.dump({"topic": arguments.name, "count": count, "revision": revision or None}))
+    elif revision and not arguments.quiet:
+        print(revision)
     return 0
 
 
