@@ -28,7 +28,8 @@ examples:
 The command is started without a shell, with COORDKIT_QUEUE_NAME, _ID, _ATTEMPT and _FENCE set. Its exit
 status 0 acks the item; any other gives it back, to be delivered again, and after --max-deliveries it is a
 dead letter. Without a command an item is acked once it is printed. Ctrl-C and TERM give back what was not
-finished.
+finished. After kill -9 of this program its command goes on, and the item is delivered again once the TTL is
+over: then two may work on it.
 
 exit status: 0; 75 nothing came in time; 76 the claim was lost while the command ran; the command's, if it
 failed for a single item; 69 no etcd; 2 usage; 126 no program; 127 not found; 128 + the signal"""
