@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import threading
+import types
 
 import pytest
 from contract.players import wait_until
 
-from coordkit.cli import main
+from coordkit.cli import main, signals
+from coordkit.cli.queue import take as taking
 from coordkit.deadline import Deadline
 from coordkit.etcd import lease as leases
 
@@ -243,6 +247,28 @@ class TestProcesses:
         job = jobs.claim(timeout=5)
         assert job.attempt == 2
         job.ack()
+
+    def test_a_signal_while_the_command_starts_ends_it_too(self, monkeypatch):
+        """
+        It is raised once the command is known, and not while nobody could end it.
+        """
+        begun = []
+
+        def start(*arguments):
+            begun.append(subprocess.Popen(["sleep", "60"], stdin=subprocess.PIPE))
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):
+                pass  # the handler runs here
+            return begun[0]
+
+        monkeypatch.setattr(taking, "_start", start)
+        job = types.SimpleNamespace(id="1", attempt=1, fence=1, value=b"", lost=threading.Event())
+        arguments = argparse.Namespace(name="jobs", child=["sleep", "60"])
+
+        with signals.Inbox() as inbox, pytest.raises(signals.Signalled):
+            taking._run(arguments, job, inbox)
+
+        assert begun[0].poll() == -signal.SIGTERM
 
     def test_a_reader_that_leaves_ends_it_quietly(self, start, jobs):
         """

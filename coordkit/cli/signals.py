@@ -8,12 +8,14 @@ POSIX only, and of the main thread.  Source: D. J. Bernstein's self-pipe trick; 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import threading
 import types
 import typing
+from collections.abc import Iterator
 
 #: End a program that does not mind them.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
@@ -45,6 +47,8 @@ class Inbox:
     def __init__(self) -> None:
         self._reading = self._writing = -1
         self._raising = True
+        self._holding = False
+        self._held = 0  # what came meanwhile
         self._continued = 0  # how often
         self._kept: list[int] = []  # read, and not taken yet
         self._before: dict[int, _Action] = {}
@@ -76,6 +80,18 @@ class Inbox:
     def raise_again(self) -> None:
         """From now on it is as in the beginning."""
         self._raising = True
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """What would be raised within is raised at the end: what was begun here is known by then."""
+        self._holding = True
+        try:
+            yield
+        finally:
+            self._holding = False
+            number, self._held = self._held, 0
+            if number:
+                self._raise(number)
 
     def wait(self, timeout_s: float) -> list[int]:
         """The numbers of the signals that came, in order; empty when none did in this time."""
@@ -130,6 +146,12 @@ class Inbox:
         self._continued += number == signal.SIGCONT
         if not self._raising or number not in ENDING:
             return  # the interpreter has written its number into the pipe
+        if self._holding:
+            self._held = self._held or number
+        else:
+            self._raise(number)
+
+    def _raise(self, number: int) -> typing.NoReturn:
         for ending in ENDING:
             if ending in self._before:
                 signal.signal(ending, signal.SIG_IGN)  # the way out is short; it is not interrupted again

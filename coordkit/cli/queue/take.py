@@ -65,17 +65,16 @@ def run(arguments: argparse.Namespace) -> int:
             launch.check_command(arguments.child[0])
         elif arguments.child is not None:
             raise failure.CommandFailed("there is no command behind --", failure.USAGE)
-        with signals.Inbox(), options.connect(arguments) as coord:
-            return _take(
-                arguments, coord.queue(arguments.name, max_deliveries=arguments.max_deliveries), voice
-            )
+        with signals.Inbox() as inbox, options.connect(arguments) as coord:
+            queue = coord.queue(arguments.name, max_deliveries=arguments.max_deliveries)
+            return _take(arguments, queue, voice, inbox)
     except launch.CannotRun as error:
         raise failure.CommandFailed(str(error), error.status) from error
     except signals.Signalled as ended:
         return 128 + ended.number
 
 
-def _take(arguments: argparse.Namespace, queue: Queue, voice: Voice) -> int:
+def _take(arguments: argparse.Namespace, queue: Queue, voice: Voice, inbox: signals.Inbox) -> int:
     taken = status = 0
     while arguments.follow or taken < arguments.count:
         try:
@@ -84,7 +83,7 @@ def _take(arguments: argparse.Namespace, queue: Queue, voice: Voice) -> int:
             return 0 if taken else failure.NOT_ACQUIRED
         taken += 1
         try:
-            status = _work_off(arguments, job, voice)
+            status = _work_off(arguments, job, voice, inbox)
         except BaseException:
             if not job.ended:
                 job.nack()
@@ -92,12 +91,12 @@ def _take(arguments: argparse.Namespace, queue: Queue, voice: Voice) -> int:
     return status if taken == 1 else 0
 
 
-def _work_off(arguments: argparse.Namespace, job: Job, voice: Voice) -> int:
+def _work_off(arguments: argparse.Namespace, job: Job, voice: Voice, inbox: signals.Inbox) -> int:
     if not arguments.child:
         _print(arguments, job)
         job.ack()
         return 0
-    status = _run(arguments, job)
+    status = _run(arguments, job, inbox)
     try:
         if status == 0:
             job.ack()
@@ -124,26 +123,33 @@ def _print(arguments: argparse.Namespace, job: Job) -> None:
     out.flush()
 
 
-def _run(arguments: argparse.Namespace, job: Job) -> int:
+def _run(arguments: argparse.Namespace, job: Job, inbox: signals.Inbox) -> int:
     """The command's exit status; it is told to end should the claim be lost."""
     words = {"NAME": arguments.name, "ID": job.id, "ATTEMPT": str(job.attempt), "FENCE": str(job.fence)}
     environment = {**os.environ, **{f"COORDKIT_QUEUE_{name}": word for name, word in words.items()}}
     over = threading.Event()
+    process: subprocess.Popen[bytes] | None = None
     try:
-        process = subprocess.Popen(arguments.child, stdin=subprocess.PIPE, env=environment)
-    except OSError as error:
-        raise launch.CannotRun(arguments.child[0], str(error), launch.NOT_EXECUTABLE) from error
-    try:
+        with inbox.held():  # else it might run on, and nobody know of it
+            process = _start(arguments.child, environment)
         threading.Thread(target=_guard, args=(job, process, over), daemon=True).start()
         process.communicate(job.value)
         status = process.returncode
     except BaseException:
-        process.terminate()
-        process.wait()
+        if process is not None:
+            process.terminate()
+            process.wait()
         raise
     finally:
         over.set()
     return status if status >= 0 else 128 - status
+
+
+def _start(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
+    except OSError as error:
+        raise launch.CannotRun(command[0], str(error), launch.NOT_EXECUTABLE) from error
 
 
 def _guard(job: Job, process: subprocess.Popen[bytes], over: threading.Event) -> None:
