@@ -428,11 +428,12 @@ class TestEndpoints:
         assert rest.says("nobody listens")["about"] == f"http://{leader.endpoint}"
         assert [right["error"] for right in rest.document["rights"]] == [None] * 6
 
-    def test_two_clusters(self, doctor, etcd, guarded, namespace):
+    def test_two_clusters(self, doctor, etcd, etcd_binary, namespace):
         """
         Locks in two clusters exclude nobody.
         """
-        told = doctor("--url", f"etcd://{etcd.endpoint},{guarded.endpoint}/{namespace}", "--json")
+        with LocalEtcd(etcd_binary) as another:
+            told = doctor("--url", f"etcd://{etcd.endpoint},{another.endpoint}/{namespace}", "--json")
 
         assert told.status == 1
         assert told.says("different clusters")["about"] == "endpoints"

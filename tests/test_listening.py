@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -108,7 +109,8 @@ class TestTls:
         stranger = Certificates(tmp_path)
 
         own = {**credentials(stranger), "cacert": certificates.cacert}
-        assert "ertificate" in refusal(secure.endpoint, **own)
+        # What is said of it depends on the Go with which etcd was built.
+        assert re.search("bad certificate|unknown ca", refusal(secure.endpoint, **own))
 
     def test_a_server_of_another_authority_is_refused(self, secure, certificates, tmp_path):
         """

@@ -153,10 +153,10 @@ FIXTURES = """
 class TestFixtures:
     @pytest.fixture(scope="class")
     @classmethod
-    def run(cls, run_tests) -> Run:
+    def run(cls, run_tests, etcd_binary) -> Run:
         # What is set around a run is for programs; a private server knows nothing of it.
         around = {"COORDKIT_CACERT": "/nowhere", "COORDKIT_TTL": "nonsense", "ETCDCTL_USER": "root:wrong"}
-        return run_tests(FIXTURES, "-rs", **around)
+        return run_tests(FIXTURES, "-rs", COORDKIT_ETCD=str(etcd_binary), **around)
 
     @pytest.mark.parametrize(
         "test", sorted(set(re.findall(r"test_\w+", FIXTURES)) - {"test_without_endpoints"})

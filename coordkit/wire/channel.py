@@ -229,9 +229,8 @@ class Channel:
         if self._foreign:
             raise errors.Closed(f"the connection to {self.address} was made before a fork")
         if threading.Lock is not self._lock_type:
-            raise errors.Closed(
-                f"the connection to {self.address} was made before gevent patched this process"
-            )
+            why = "before gevent patched this process"
+            raise errors.Closed(f"the connection to {self.address} was made {why}")
 
     def _head(self, method: str, metadata: grpc.Metadata) -> bytes:
         block = self._heads.get((method, metadata))
@@ -271,8 +270,8 @@ class Channel:
         closed = None if deadline.expired else self._board.closed
         code = grpc.Code.UNAVAILABLE if closed else grpc.Code.DEADLINE_EXCEEDED
         why = closed or ("no reply in time" if call.id else "no time was left to ask")
-        outcome = self._board.outcome(call)
-        return grpc.CallFailed(call.method, grpc.Status(code, f"{self.address}: {why}", outcome=outcome))
+        status = grpc.Status(code, f"{self.address}: {why}", outcome=self._board.outcome(call))
+        return grpc.CallFailed(call.method, status)
 
     # Waiting.
 

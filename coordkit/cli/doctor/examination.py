@@ -1,6 +1,7 @@
 """Looks at each endpoint: dials it, asks it who it is and how it is.  What it means, others say.
 
-Cost: two connections and some six requests for each endpoint, none of which writes.
+Cost: two connections and some six requests for each endpoint, some twelve where it tells its state to root
+alone; none of them writes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from coordkit import errors
 from coordkit.cli.doctor import health, refusals
 from coordkit.cli.doctor.finding import problem, shorten
 from coordkit.deadline import Deadline
@@ -27,6 +29,7 @@ from coordkit.wire import channel as channels
 from coordkit.wire import grpc, messages
 
 STATUS = "/etcdserverpb.Maintenance/Status"
+TIME_TO_LIVE = "/etcdserverpb.Lease/LeaseTimeToLive"
 MEMBERS = "/etcdserverpb.Cluster/MemberList"
 
 ROUND_TRIPS = 5
@@ -34,6 +37,7 @@ ASIDE_S = 2.0  # for what is good to know, but not worth a long wait
 METRICS_BYTES = 8 * 2**20
 
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes (\S+)$", re.MULTILINE)
+_VERSION = re.compile(rb'^etcd_server_version\{server_version="([^"]+)"\} 1$', re.MULTILINE)
 
 
 def url_of(address: addresses.Address) -> str:
@@ -64,22 +68,23 @@ def examine(address: addresses.Address, options: opts.Options) -> health.Endpoin
     finally:
         channel.close()
     seen = _log_in(seen, alone)
-    return attrs.evolve(seen, quota_bytes=_quota(address, options))
+    page = _metrics(address, options)
+    version = _VERSION.search(page)
+    if version is not None and not seen.version:
+        seen = attrs.evolve(seen, version=shorten(version[1].decode(errors="replace")))
+    return attrs.evolve(seen, quota_bytes=_quota(page))
 
 
 def _identify(
     seen: health.Endpoint, channel: channels.Channel, limit: Deadline, metadata: grpc.Metadata = ()
 ) -> health.Endpoint:
-    times_ms = []
-    for _ in range(ROUND_TRIPS):
-        began = time.monotonic()
-        reply = channel.call(STATUS, messages.StatusRequest().SerializeToString(), limit, metadata)
-        times_ms.append(_since_ms(began))
+    request = messages.StatusRequest().SerializeToString()
+    reply, round_trip_ms = _ask(channel, STATUS, request, limit, metadata)
     status = messages.StatusResponse.FromString(reply)
     return attrs.evolve(
         seen,
         trouble=None,
-        round_trip_ms=statistics.median(times_ms),
+        round_trip_ms=round_trip_ms,
         version=shorten(status.version),
         cluster=status.header.cluster_id,
         member=status.header.member_id,
@@ -91,6 +96,37 @@ def _identify(
         used_bytes=status.dbSizeInUse,
         alarms=tuple(shorten(each) for each in status.errors),
     )
+
+
+def _recognise(
+    seen: health.Endpoint, channel: channels.Channel, limit: Deadline, metadata: grpc.Metadata
+) -> health.Endpoint:
+    """What any reply tells; this one, that there is no such lease, comes only where there is a leader."""
+    request = messages.LeaseTimeToLiveRequest(ID=1).SerializeToString()
+    reply, round_trip_ms = _ask(channel, TIME_TO_LIVE, request, limit, metadata)
+    header = messages.LeaseTimeToLiveResponse.FromString(reply).header
+    return attrs.evolve(
+        seen,
+        trouble=None,
+        round_trip_ms=round_trip_ms,
+        cluster=header.cluster_id,
+        member=header.member_id,
+        term=header.raft_term,
+        revision=header.revision,
+        reticent=True,
+    )
+
+
+def _ask(
+    channel: channels.Channel, method: str, request: bytes, limit: Deadline, metadata: grpc.Metadata
+) -> tuple[bytes, float]:
+    """The last of some replies, and how long one takes in milliseconds."""
+    times_ms = []
+    for _ in range(ROUND_TRIPS):
+        began = time.monotonic()
+        reply = channel.call(method, request, limit, metadata)
+        times_ms.append(_since_ms(began))
+    return reply, statistics.median(times_ms)
 
 
 def _give_up(seen: health.Endpoint, failure: grpc.CallFailed, options: opts.Options) -> health.Endpoint:
@@ -113,7 +149,13 @@ def _log_in(seen: health.Endpoint, alone: opts.Options) -> health.Endpoint:
         channel = client.channel(limit)
         if seen.cluster:
             return attrs.evolve(seen, authenticates=bool(client.metadata))
-        return attrs.evolve(_identify(seen, channel, limit, client.metadata), authenticates=True)
+        try:
+            seen = _identify(seen, channel, limit, client.metadata)
+        except grpc.CallFailed as failure:
+            if not isinstance(mapping.public_error(failure, "status"), errors.PermissionDenied):
+                raise
+            seen = _recognise(seen, channel, limit, client.metadata)
+        return attrs.evolve(seen, authenticates=True)
     except grpc.CallFailed as failure:
         error = mapping.public_error(failure, "authenticate")
         return attrs.evolve(seen, trouble=refusals.of_refusal(seen.url, error, alone.user))
@@ -161,19 +203,26 @@ def _answers_otherwise(
     return True
 
 
-# --- the quota, which only the page of metrics tells
+# --- the page of metrics, which alone tells the quota
 
 
-def _quota(address: addresses.Address, options: opts.Options) -> int | None:
+def _metrics(address: addresses.Address, options: opts.Options) -> bytes:
     if address.path:
-        return None
+        return b""
     try:
         with _http(address, options) as connection:
             connection.request("GET", "/metrics")
-            found = _QUOTA.search(connection.getresponse().read(METRICS_BYTES))
-            size_bytes = int(float(found[1])) if found else 0
-    except (OSError, ValueError, OverflowError, http.client.HTTPException):
-        return None  # a proxy, a firewall, metrics on another port
+            return connection.getresponse().read(METRICS_BYTES)
+    except (OSError, ValueError, http.client.HTTPException):
+        return b""  # a proxy, a firewall, metrics on another port
+
+
+def _quota(page: bytes) -> int | None:
+    found = _QUOTA.search(page)
+    try:
+        size_bytes = int(float(found[1])) if found else 0
+    except (ValueError, OverflowError):
+        return None
     return size_bytes if size_bytes > 0 else None
 
 

@@ -39,6 +39,7 @@ class Endpoint:
     used_bytes: int = 0
     quota_bytes: int | None = None  # None: it does not tell
     alarms: tuple[str, ...] = ()
+    reticent: bool = False  # it tells its state to root alone, and we are not root
     authenticates: bool | None = None  # None: we gave no user, so we did not ask
 
     @property
@@ -51,6 +52,8 @@ class Endpoint:
         """In the cluster, in a word."""
         if self.learner:
             return "learner"
+        if self.reticent:
+            return "a member"
         return "leader" if self.leader == self.member else "follower" if self.leader else "no leader"
 
 
@@ -110,7 +113,7 @@ def _of_member(endpoint: Endpoint) -> list[Finding]:
     if endpoint.learner:
         remedy = "take it from the endpoints until it is promoted: etcdctl member promote"
         found.append(problem(endpoint.url, "it is a learner: it answers next to nothing", remedy))
-    elif endpoint.cluster and not endpoint.leader:
+    elif endpoint.cluster and not endpoint.leader and not endpoint.reticent:
         remedy = "bring a majority of the members up again, and look at the network between them"
         found.append(problem(endpoint.url, "this member sees no leader, so nothing can be written", remedy))
     if endpoint.authenticates is False:
