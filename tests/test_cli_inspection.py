@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import consoles
 import pytest
 from consoles import Told
-from contract.players import Attempt, expire, queue_up, wait_until
+from contract.players import Attempt, Call, expire, queue_up, wait_until
 
 from coordkit import errors
 from coordkit.cli import failure, terminal, views
@@ -316,6 +316,25 @@ class TestStatus:
         assert row.split()[2:5] == ["3", "anna", str(line[0].lock.fence)]
         assert row.split()[-2:] == [f"{socket.gethostname()}:{os.getpid()}", "2"]
         assert told.status == 0
+
+    def test_who_is_inside_of_a_double_barrier_is_a_holder(self, cli, coord_factory):
+        """
+        In `status -v` and in `session ls`, with the fence of the first who came.
+        """
+        pair = [coord_factory(identity=name) for name in ("anna", "bert")]
+        first = Call(pair[0].double_barrier("phase", parties=2).enter, timeout=10)
+        assert pair[1].double_barrier("phase", parties=2).enter(timeout=10)
+        assert first.outcome() is True
+
+        (phase,) = cli("status", "-v", "--json").document["primitives"]
+        (row,) = [each for each in cli("status", "-v").out.splitlines() if "phase" in each]
+
+        assert {each["identity"] for each in phase["holders"]} == {"anna", "bert"}
+        assert row.split()[4:7] == ["and", "1", "more"]
+        assert row.split()[7] == str(phase["holders"][0]["fence"])
+        assert row.endswith("0  generation 2, 0 of 2 have arrived, 2 inside")
+        assert cli("session", "ls").out.count("double_barrier phase") == 2
+        pair[0].double_barrier("phase", parties=2).delete()
 
     def test_an_endpoint_that_is_away_is_told(self, cli, etcd, namespace):
         """

@@ -148,10 +148,54 @@ class TestKinds:
         waiting = only(taken(generation, there, old)).standing
         over, broken = (only(taken(generation, there, each)).standing for each in ends)
 
-        assert (names(waiting.waiters), names(waiting.members)) == (["a"], ["b"])
-        assert waiting.note == "generation 2, 1 of 3 have arrived"
+        assert names(waiting.waiters) == ["a"]
+        assert names((*waiting.holders, *waiting.members)) == ["b"]
+        assert waiting.note.startswith("generation 2, 1 of 3 have arrived")
         assert (names(over.waiters), names(over.members)) == ([], ["a"])
         assert (over.note, broken.note) == ("generation 2, all have arrived", "generation 2, broken")
+
+    def test_who_is_inside_of_a_double_barrier_holds(self):
+        """
+        Those whom `ready` names, as long as their keys are there; also after `ready` is forgotten.  Who was
+        too many is there, and does not hold.
+        """
+        keys_ = [
+            place(f"double_barrier/x/000000000{n}/waiters/{n}-{m}", 10 * n + m, f"{n}.{m}", lease=m)
+            for n, m in ((1, 1), (2, 1), (2, 2), (2, 3), (3, 1))
+        ]
+        ready = stored("double_barrier/x/0000000002/ready", 29, b'{"passed":["2-1","2-2","2-9"]}')
+
+        found = only(taken(stored("double_barrier/x/generation", 4, b"3/2"), *keys_, ready)).standing
+
+        assert names(found.holders) == ["1.1", "2.1", "2.2"]
+        assert (names(found.waiters), names(found.members)) == (["3.1"], ["2.3"])
+        assert found.note == "generation 3, 1 of 2 have arrived, 3 inside"
+
+    def test_a_latch_tells_how_many_are_to_come(self):
+        """
+        Its receipts are somebody's; what is no count of ours is shown as keys.
+        """
+        receipt = place("latch/x/receipts/3-1", 5, lease=3)
+
+        values = [stored("latch/x/value", 4, value) for value in (b"2/5", b"?")]
+        known, strange = (only(taken(receipt, each)).standing for each in values)
+
+        assert known.note == "2 of 5 still to come"
+        assert [each.lease for each in known.members] == [3]
+        assert strange.note == "receipts 1"
+
+    def test_a_gate_is_there_while_it_is_closed(self):
+        """
+        With who closed it, and since which revision: it is nobody's, and no time is known.
+        """
+        found = only(taken(stored("gate/x", 7, b"anna"), session(3, 2, "a"))).standing
+
+        assert found.note == "closed at revision 7 by anna"
+        assert [(each.identity, each.fence, each.lease, each.since) for each in found.members] == [
+            ("anna", 7, 0, None)
+        ]
+        assert not found.holders
+        assert only(taken(stored("gate/x", 7, b""))).standing.note == "closed at revision 7"
 
     def test_a_kind_that_nobody_knows_shows_up(self):
         """
@@ -525,6 +569,44 @@ class TestReading:
         assert found[0].standing.note == "generation 1, 1 of 2 have arrived"
         assert found[0].standing.waiters[0].identity == coord.settings.identity
         coord.kv.delete_prefix(f"/{reader.namespace}/barrier/")
+
+    def test_who_is_inside_of_a_double_barrier_is_seen(self, coord, reader):
+        """
+        With a fence, since when, and from which session, until he leaves.
+        """
+        both = coord.double_barrier("phase", parties=2)
+        second = threading.Thread(target=both.enter, daemon=True)
+        second.start()
+        assert both.enter(timeout=10)
+        second.join()
+
+        found = reader.census()
+        coord.kv.delete_prefix(f"/{reader.namespace}/double_barrier/phase/0000000001/waiters/")
+        left = reader.census()
+
+        (inside,) = found.primitives
+        assert [found.who(each) for each in inside.standing.holders] == [coord.settings.identity] * 2
+        assert all(each.fence and each.since for each in inside.standing.holders)
+        assert inside.standing.note == "generation 2, 0 of 2 have arrived, 2 inside"
+        stakes = [(each.how, each.kind) for each in found.sessions[0].stakes]
+        assert stakes == [("holds", "double_barrier")] * 2
+        assert left.primitives[0].standing.note == "generation 2, 0 of 2 have arrived"
+        coord.kv.delete_prefix(f"/{reader.namespace}/double_barrier/")
+
+    def test_a_gate_and_a_latch_say_how_they_stand(self, coord, reader):
+        """
+        Closed by whom; how many are to come.
+        """
+        coord.gate("door").close()
+        coord.latch("warm", count=3).count_down()
+
+        found = {each.kind: each.standing for each in reader.census().primitives}
+
+        (closing,) = found["gate"].members
+        assert found["gate"].note == f"closed at revision {closing.fence} by {coord.settings.identity}"
+        assert found["latch"].note == "2 of 3 still to come"
+        coord.gate("door").open()
+        coord.latch("warm", count=3).delete()
 
     def test_a_lease_that_is_over_has_no_time(self, reader):
         """

@@ -24,8 +24,10 @@ examples:
   coordkit status -o json --url etcd://h1:2379,h2:2379/shop
 
 Of the namespace it shows how many primitives of each kind there are, and how many keys they have; with -v
-each of them, who holds it, since when and from where, and how many wait.  What is wrong, and what to do about
-it, is the business of coordkit doctor.
+each of them, who holds it, since when and from where, and how many wait.  Who is inside of a double barrier
+holds it; a latch shows how many are still to come, a closed gate who closed it and at which revision.
+
+What is wrong, and what to do about it, is the business of coordkit doctor.
 
 exit status: 0; 1 an endpoint was not reached or raised an alarm; 69 none was reached"""
 

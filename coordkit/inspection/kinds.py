@@ -164,8 +164,7 @@ def _run(entry: Entry, found: dict[str, typing.Any]) -> Place:
 def read_barrier(entries: Sequence[Entry]) -> Standing:
     """`generation`, and of each `<generation>/.../<id>`, who has arrived, and what was decided.
 
-    Who has arrived waits, until it is decided; after that it is still there, to learn it, or, of a double
-    barrier, until it leaves.
+    Who has arrived waits, until it is decided; after that it is still there, to learn it.
     """
     agreed = next((each.stored.value for each in entries if each.path == ("generation",)), b"")
     match = re.fullmatch(rb"([0-9]{1,10})/([0-9]{1,10})", agreed)
@@ -184,6 +183,55 @@ def read_barrier(entries: Sequence[Entry]) -> Standing:
     else:
         note = "broken" if "broken" in words.words_of(verdict.stored.value) else "all have arrived"
     return Standing(waiters=arrived, members=others, note=f"generation {current}, {note}" if current else "")
+
+
+def read_double_barrier(entries: Sequence[Entry]) -> Standing:
+    """As a barrier; and of a generation that is decided, `<generation>/ready` names who is inside.
+
+    Who is inside holds.  `ready` is forgotten when the generation after the next begins: whoever is still
+    there then is inside, for those who were too many have long gone on to a later one.
+    """
+    outside = read_barrier(entries)
+    ready = {each.path[0]: _passed(each.stored.value) for each in entries if each.path[1:] == ("ready",)}
+
+    def is_inside(entry: Entry) -> bool:
+        passed = ready.get(entry.path[0])
+        return passed is None or entry.path[-1] in passed
+
+    entered = {each.stored.key for each in entries if is_inside(each)}
+    inside = tuple(each for each in outside.members if each.key in entered)
+    others = tuple(each for each in outside.members if each.key not in entered)
+    note = ", ".join(filter(None, (outside.note, f"{len(inside)} inside" if inside else "")))
+    return Standing(inside, outside.waiters, others, note)
+
+
+def _passed(verdict: bytes) -> tuple[str, ...]:
+    passed = words.words_of(verdict).get("passed")
+    return tuple(map(words.text, passed)) if isinstance(passed, list) else ()
+
+
+def read_latch(entries: Sequence[Entry]) -> Standing:
+    """`value`: how many are still to come, of how many.  Who waits for them leaves no key."""
+    state = next((each.stored.value for each in entries if each.path == ("value",)), b"")
+    match = re.fullmatch(rb"([0-9]{1,18})/([0-9]{1,18})", state)
+    counted = read_other(entries)
+    if match is None:
+        return counted
+    return attrs.evolve(counted, note=f"{int(match[1])} of {int(match[2])} still to come")
+
+
+def read_gate(entries: Sequence[Entry]) -> Standing:
+    """One key without a segment behind the name, there while it is closed; its value is who closed it.
+
+    It hangs on nobody's lease and tells no time; its revision says what came before it, and what after.
+    """
+    closed = next((each for each in entries if each.path == ("",)), None)
+    if closed is None:
+        return read_other(entries)
+    who = words.text(closed.stored.value.decode(errors="replace"))
+    closing = attrs.evolve(place(closed, "closed"), identity=who)
+    note = f"closed at revision {closing.fence}" + (f" by {who}" if who else "")
+    return Standing(members=(closing,), note=note)
 
 
 def read_other(entries: Sequence[Entry]) -> Standing:
@@ -246,6 +294,8 @@ for _kind in (
     Kind("once", read_once, small=True),
     Kind("queue", read_queue),
     Kind("barrier", read_barrier, small=True),
-    Kind("double_barrier", read_barrier, small=True),
+    Kind("double_barrier", read_double_barrier, small=True),
+    Kind("latch", read_latch, small=True),
+    Kind("gate", read_gate, small=True),
 ):
     register(_kind)
