@@ -45,7 +45,9 @@ _log = logging.getLogger("coordkit")
 
 @attrs.frozen
 class Candidate:
-    """One place in the line of an election: who is there, since when, and what it proclaims.
+    """One place in the line of an election, and what is proclaimed there.
+
+    The key holds nothing else: who that is, and since when, it says only if it proclaims so.
 
     Attributes:
         key: What it stands there with.

@@ -137,6 +137,7 @@ class Value:
         Raises:
             Cancelled: By `cancel`.
             Rejected: etcd does not let us watch.
+            Unavailable, DeadlineExceeded: etcd did not answer at first; later it is waited for.
 
         Cost: 1 message and 1 round trip to begin, then 1 event a change.
         """

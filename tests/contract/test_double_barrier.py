@@ -287,6 +287,23 @@ class TestDeadlinesAndLosses:
             assert isinstance(told, errors.OUTAGE) and told.outcome is errors.Outcome.UNKNOWN
             proxy.heal()  # what is there goes
 
+    def test_who_cannot_even_arrive_is_told_so(self, etcd, namespace):
+        """
+        Not that the time ran out with the others away, but that etcd did not answer; it was not there.
+        """
+        with (
+            FaultProxy(etcd.endpoint) as proxy,
+            coordkit.connect(f"etcd://{proxy.endpoint}/{namespace}") as cut_off,
+        ):
+            assert cut_off.session.alive
+            proxy.half_open(requests=True, replies=True)
+
+            with pytest.raises(errors.DeadlineExceeded) as told:
+                cut_off.double_barrier("work", 2).enter(0.2)
+
+            assert told.value.outcome is errors.Outcome.NONE
+            proxy.heal()
+
     def test_cancel(self, coord, namespace, crew):
         """
         Who waits to enter gets Cancelled, and its place goes.
