@@ -272,8 +272,9 @@ class Coordinator(locking.Locking):
 
         Args:
             name: Of the job.
-            slot: Any text that names the run; or a period, as "5m", "1d" or a timedelta: the current one.
-            retention: Seconds for which the slot is remembered.
+            slot: A period, as "5m", "1d" or a timedelta: the current one; or any text that names the run and
+                does not look like a period.
+            retention: Seconds for which the slot is remembered, at least 1 and below 1e9.
             attempts: How often a slot that failed, or whose process died, may be taken in all.
 
         Cost: none until it is used.

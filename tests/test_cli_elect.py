@@ -225,6 +225,7 @@ class TestOnce:
             (("--slot", "s"), failure.USAGE),
             (("--", "true"), failure.USAGE),
             (("--slot", "0m", "--", "true"), failure.USAGE),
+            (("--history", "--", "true"), failure.USAGE),
             (("--slot", "s", "--", "/no/such/program"), 127),
         ],
     )

@@ -110,10 +110,21 @@ def test_a_record_is_read_as_it_was_written():
     assert Slot.decode("x", slot.encode()) == slot
 
 
-@pytest.mark.parametrize("text", ["5min", "5M", "1.5h", "90 sec", "-5m"])
-def test_what_is_nearly_a_period_is_refused(text):
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("5min", "the units are"),
+        ("5M", "the units are"),
+        ("90 sec", "the units are"),
+        ("1.5h", "must be whole"),
+        ("-5m", "have no sign"),
+        ("5 m", "right behind"),
+        ("99999999999w", "too long"),
+    ],
+)
+def test_what_is_nearly_a_period_is_refused(text, why):
     """
-    As a slot's name it would run once, and then not again until it is forgotten.
+    As a slot's name it would run once, and then not again until it is forgotten.  It is told what is wrong.
     """
-    with pytest.raises(errors.InvalidValue, match="no period"):
+    with pytest.raises(errors.InvalidValue, match=f"no period: .*{why}"):
         slots.name_of(text)

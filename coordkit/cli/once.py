@@ -23,10 +23,11 @@ examples:
   coordkit once migrate --slot v42 --attempts 3 -- ./migrate.sh
   coordkit once report --history
 
-A SLOT such as 90s, 5m, 2h, 1d or 1w stands for the current period by this machine's clock, in UTC; any other
-text is the slot's name.  The first that asks runs the command; a slot stays taken for the retention, whether
-the command went well, failed, or died with its machine.  With --attempts a failed or abandoned slot may be
-taken again by whoever asks next.
+A SLOT such as 90s, 5m, 2h, 1d or 1w stands for the current period by this machine's clock, in UTC.  A number
+and letters that are no period, such as 5min, 1.5h or 5S, are refused; any other text is the slot's name.
+The first that asks runs the command; a slot stays taken for the retention, whether the command went well,
+failed, or died with its machine.  With --attempts a failed or abandoned slot may be taken again by whoever
+asks next.
 
 The command is started without a shell, with COORDKIT_ONCE_NAME, _SLOT, _ATTEMPT and _FENCE set.
 
@@ -42,7 +43,7 @@ def register(commands: Any) -> None:
     parser.usage = "coordkit once NAME --slot SLOT [options] -- COMMAND..."
     parser.add_argument("name", metavar="NAME", help="of the job")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--slot", metavar="SLOT", help="which run: a period, or any other text as its name")
+    what.add_argument("--slot", metavar="SLOT", help="which run: a period, or a text as its name")
     what.add_argument(
         "--history", action="store_true", help="run nothing; show the slots that are remembered"
     )
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Claim, run, keep how it went."""
     options.listen(arguments)
     if arguments.history:
+        if arguments.child:
+            raise failure.CommandFailed("--history runs nothing: there must be no command", failure.USAGE)
         return _history(arguments)
     if not arguments.child:
         raise failure.CommandFailed("there is no command: put it behind --", failure.USAGE)

@@ -55,10 +55,10 @@ class Once:
         """Args:
         session: Whose life tells that whoever took the slot is still there; or a function that gives it.
         name: Of the job.
-        slot: Which run of it: any text; or a period, "5m" or a timedelta, which stands for the current one by
-            the wall clock.
+        slot: Which run of it: a period, "5m" or a timedelta, which stands for the current one by the wall
+            clock; or any other text, but for what looks like a period and is none, as "5min" and "1.5h".
         retention: Seconds for which the slot is remembered, from its first claim on: longer than the job
-            takes, and than clocks differ.
+            takes, and than clocks differ; at least 1, below 1e9.
         attempts: How often it may be taken in all: 1 is at most once; with more, a slot that failed or was
             abandoned is taken again by whoever asks next.
         link: With what to look, which needs no session; by default the session's.
@@ -449,7 +449,9 @@ def _now() -> str:
 
 def _seconds(retention: float) -> int:
     if isinstance(retention, bool) or not isinstance(retention, (int, float)) or not 1 <= retention < 1e9:
-        raise errors.InvalidValue(f"retention must be a number of seconds of at least 1, not {retention!r}")
+        raise errors.InvalidValue(
+            f"retention must be a number of seconds, at least 1 and below 1e9, not {retention!r}"
+        )
     return math.ceil(retention)
 
 

@@ -17,7 +17,7 @@ import attrs
 from coordkit import errors, keys
 
 _PERIOD = re.compile(r"(\d{1,6})([smhdw])")
-_NEARLY = re.compile(r"[-+]?\d+(\.\d+)?\s*[A-Za-z]{1,7}")  # "5min": a typo would run once a retention
+_NEARLY = re.compile(r"([-+]?\d+(?:\.\d+)?)(\s*)([A-Za-z]{1,7})")  # "5min": a typo would run once a retention
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _ANCHOR = datetime.datetime(1970, 1, 5, tzinfo=datetime.timezone.utc)  # a Monday: weeks begin there
 
@@ -86,17 +86,29 @@ def period(text: str) -> datetime.timedelta | None:
     """What "90s", "5m", "2h", "1d" or "1w" stands for; None for any other text.
 
     Raises:
-        InvalidValue: It is 0, or of an unknown unit.
+        InvalidValue: It is 0; or a number and letters, like a period, and is none.
     """
     match = _PERIOD.fullmatch(text)
     if match is None:
-        if _NEARLY.fullmatch(text):
-            raise errors.InvalidValue(f"{text!r} is no period: the units are s, m, h, d and w")
+        nearly = _NEARLY.fullmatch(text)
+        if nearly is not None:
+            raise errors.InvalidValue(f"{text!r} is no period: {_fault(*nearly.groups())}")
         return None
     seconds = int(match[1]) * _UNITS_S[match[2]]
     if not seconds:
         raise errors.InvalidValue(f"a period must be longer than 0: {text!r}")
     return datetime.timedelta(seconds=seconds)
+
+
+def _fault(number: str, gap: str, unit: str) -> str:
+    """What is wrong with what is nearly a period."""
+    if unit not in _UNITS_S:
+        return "the units are s, m, h, d and w"
+    if not number.isdecimal():
+        return "its number must be whole, and have no sign"
+    if gap:
+        return "its unit must stand right behind its number"
+    return "its number is too long, it may have 6 digits"
 
 
 def name_of(slot: str | datetime.timedelta, now: datetime.datetime | None = None) -> str:

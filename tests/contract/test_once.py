@@ -152,6 +152,14 @@ class TestOnce:
         with pytest.raises(coordkit.InvalidValue):
             coord.once("report", slot="s", **options)
 
+    @pytest.mark.parametrize("retention", [0, 1e12, float("inf"), float("nan")])
+    def test_what_a_retention_may_be_is_told(self, coord, retention):
+        """
+        Both bounds.
+        """
+        with pytest.raises(coordkit.InvalidValue, match="at least 1 and below 1e9"):
+            coord.once("report", slot="s", retention=retention)
+
 
 class TestAttempts:
     def test_a_slot_whose_process_died_stays_abandoned(self, once, coord):
