@@ -44,14 +44,21 @@ class Semaphore(locklike.LineLock):
         self._agreed: int | None = None
 
     def available(self) -> int:
-        """How many permits nobody holds or awaits.  Cost: 2 round trips."""
+        """How many permits nobody holds or awaits.
+
+        Raises:
+            LimitMismatch: Its limit is another, or none was set yet and this handle names none.
+
+        Cost: 2 round trips.
+        """
         limit, places = self._read()
         return max(0, limit - len(places))
 
     def holders(self) -> list[tickets.Contender]:
         """Whose turn it is: the oldest places, as many as the limit says.
 
-        Right after it was made smaller more may hold than this shows.  Cost: 2 round trips.
+        Right after it was made smaller more may hold than this shows.  Raises LimitMismatch, as `available`.
+        Cost: 2 round trips.
         """
         limit, places = self._read()
         return places[:limit]
@@ -128,7 +135,7 @@ class Semaphore(locklike.LineLock):
         found = session.client.look([limits, everybody], session.client.deadline(None))
         limit = line.limit_of(found.found(0).kvs)
         places = [tickets.contender(each, session) for each in found.found(1).kvs]
-        return (self._wanted or 0) if limit is None else self._agree(limit), places
+        return self._first_limit() if limit is None else self._agree(limit), places
 
     def _try(self) -> locklike.InLine | None:
         line, session = self._permits(NEVER)
@@ -160,11 +167,15 @@ class Semaphore(locklike.LineLock):
         if found:
             strange = found[0].key.decode(errors="backslashreplace")
             raise errors.InvalidValue(f"{strange} is no limit that any of us has put there; resize mends it")
-        wanted = self._agreed or self._wanted
-        if wanted is None:
-            raise errors.LimitMismatch(f"{self} has no limit yet, and this handle names none")
-        key = line.limit_key(wanted)
+        key = line.limit_key(self._first_limit())
         session.client.txn(kv.txn_request([_unset(line)], [kv.put(key, b"")]), deadline)
+
+    def _first_limit(self) -> int:
+        """What we would set, where none is."""
+        limit = self._agreed or self._wanted
+        if limit is None:
+            raise errors.LimitMismatch(f"{self} has no limit yet, and this handle names none")
+        return limit
 
     def _agree(self, limit: int) -> int:
         """Take the limit that is; insist on ours only when we first see it, for later it may be changed."""

@@ -86,6 +86,27 @@ def test_the_limit_can_be_forgotten(coord):
         assert other.available() == 1
 
 
+def test_without_a_limit_nobody_can_tell(coord, crew):
+    """
+    Where none was set, and the handle names none, it is refused whatever it asks: nothing would be full.  A
+    handle that knows one counts with that, and sets it anew.
+    """
+    (other,) = crew(1)
+    permits = coord.semaphore("x")
+    for use in (permits.acquire, permits.available, permits.holders, lambda: permits.acquire(False)):
+        with pytest.raises(errors.LimitMismatch, match="no limit yet"):
+            use()
+    assert other.semaphore("x", limit=2).available() == 2
+
+    with other.semaphore("x", limit=2):
+        assert permits.available() == 1
+    assert other.semaphore("x").delete() is True
+
+    assert permits.available() == 2
+    assert permits.acquire(blocking=False)
+    permits.release()
+
+
 @pytest.mark.parametrize("limit", [0, -1, True, 2.0, "3", 10**6])
 def test_limits_that_cannot_be(coord, limit):
     """
