@@ -402,6 +402,23 @@ def test_a_session_is_opened_though_the_first_lease_ran_out_before_anybody_heard
         opened[0].close()
 
 
+def test_a_put_that_cannot_look_for_room_keeps_its_time(server):
+    """
+    It does not take the coordinator's timeout; and nothing was put.
+    """
+    with coordkit.connect(server.url, timeout=30) as coord:
+        jobs = coord.queue("jobs", max_length=5)
+        server.pause()
+        putting = Call(lambda: jobs.put(b"x", timeout=0.3))
+
+        with pytest.raises(errors.DeadlineExceeded) as caught:
+            putting.end(10)  # long before the coordinator's
+        server.resume()
+
+        assert caught.value.outcome is errors.Outcome.NONE
+        assert jobs.qsize() == 0
+
+
 def test_a_claim_that_could_not_ask_does_not_say_that_the_queue_is_empty(server):
     """
     Unavailable, and nothing was claimed; Empty is for a queue that was looked at.

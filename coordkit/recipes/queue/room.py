@@ -10,7 +10,7 @@ import math
 import time
 
 from coordkit import calls, errors, forks
-from coordkit.deadline import Deadline
+from coordkit.deadline import NEVER, Deadline
 from coordkit.etcd import kv
 from coordkit.recipes.queue.sites import Site
 from coordkit.recipes.queue.terms import Terms
@@ -44,7 +44,7 @@ class Room:
         if not self.bounded:
             return
         if not self._fits(count, size_bytes) or time.monotonic() - self._looked_at_s > LOOK_S:
-            self._look()
+            self._look(deadline)
         if not self._fits(count, size_bytes):
             self._wait(count, size_bytes, deadline)
         self._left -= count
@@ -54,7 +54,7 @@ class Room:
         """Whether not even one item more has room.  Cost: 1 round trip."""
         if not self.bounded:
             return False
-        self._look()
+        self._look(NEVER)
         return self._left < 1 or self._left_bytes < 1
 
     def _fits(self, count: int, size_bytes: int) -> bool:
@@ -75,14 +75,16 @@ class Room:
                     raise errors.QueueFull(f"{self._site.title} is full; this was not put")
                 bell.wait(min(deadline.wait_s(), LONGEST_WAIT_S))
                 bell.clear()
-                self._look()
+                self._look(deadline)
 
-    def _look(self) -> None:
+    def _look(self, deadline: Deadline) -> None:
+        """Cost: 1 round trip, for which a try has time, too."""
         client, layout = self._site.link.client, self._site.layout
         ops = [kv.range(layout.items, count_only=True)]
         if self._most_bytes < math.inf:
             ops.append(kv.range(layout.items, limit=SAMPLE))
-        result = client.look(ops, client.deadline(None))
+        limit = client.deadline(None) if deadline.expired else deadline.sooner(client.options.timeout_s)
+        result = client.look(ops, limit)
         count = result.found(0).count
         self._left = self._most - count
         self._left_bytes = self._most_bytes
