@@ -6,6 +6,7 @@ gunicorn runs this very file as its application.  Each worker stands for electio
 ticks.  Then the worker that leads is killed, and another one ticks on.
 """
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -91,6 +92,9 @@ def main() -> int:
         coordkit.connect(url).close()
     except coordkit.Unavailable as error:
         etcd_server.give_up(error)
+    if importlib.util.find_spec("gunicorn") is None:
+        print("left out: No module named 'gunicorn' (pip install gunicorn)")
+        return 0
 
     port = free_port()
     here = pathlib.Path(__file__)

@@ -228,6 +228,28 @@ class TestElections:
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{said}\n", "")
 
 
+class TestLeftOut:
+    @pytest.mark.parametrize(
+        ("program", "package"),
+        [
+            ("gunicorn_scheduler.py", "gunicorn"),
+            ("scheduler.py", "apscheduler"),
+        ],
+    )
+    def test_a_package_that_is_not_there_is_named(self, run, url, tmp_path, program, package):
+        """
+        At once, and it is no failure.
+        """
+        (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
+        path = os.pathsep.join([str(EXAMPLES.parent), str(EXAMPLES), str(tmp_path)])
+
+        done = run(program, url, PYTHONPATH=path)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("left out: ")
+        assert f"pip install {package}" in done.stdout.replace("'", "")
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 class TestWithoutAServer:
     def test_a_server_that_is_not_there_is_named_with_ways_to_get_one(self, run, program):
