@@ -142,6 +142,63 @@ class TestLocks:
         assert done.stdout == "24 of 24 queries, never more than 3 at once: True; 3 permits left\n"
         assert (done.returncode, done.stderr) == (0, "")
 
+    def test_money_moves_and_the_sum_stays(self, run, url):
+        """
+        Three processes lock two accounts at a time, and books that a function locks twice.
+        """
+        done = run("bank_transfers.py", url, "--workers", "3", "--transfers", "10")
+
+        said = "3 tellers x 10 transfers: the sum is 400 of 400, and the books agree: correct\n"
+        assert done.stdout == said, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_many_threads_of_two_processes_number_without_a_gap(self, run, url):
+        """
+        In fewer turns than there are numbers, for the lock is handed on within a process.
+        """
+        done = run("invoice_numbers.py", url, "--threads", "8", "--invoices", "10")
+
+        found = re.fullmatch(
+            r"2 processes x 8 threads: 160 of 160 invoices without a gap, "
+            r"in (\d+) turns of a process: correct\n",
+            done.stdout,
+        )
+        assert found, done.stderr
+        assert int(found[1]) < 160
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestCounters:
+    def test_each_hit_counts_and_each_prize_is_won_once(self, run, url):
+        """
+        Three processes of eight threads.
+        """
+        done = run("page_hits.py", url, "--hits", "200")
+
+        said = "3 processes x 200 hits: 600 of 600, 30 prizes, each won once: correct\n"
+        assert done.stdout == said, done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestMeetings:
+    def test_phases_do_not_mix(self, run, url):
+        """
+        What several processes compute is what one computes.
+        """
+        done = run("heat_in_a_rod.py", url, "--workers", "3", "--steps", "10")
+
+        assert done.stdout == "3 processes x 10 steps: as one loop computes it: correct\n", done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_nobody_works_during_the_maintenance(self, run, url):
+        """
+        Three workers stop at the gate, and go on.
+        """
+        done = run("maintenance.py", url, "--workers", "3")
+
+        assert done.stdout == "3 workers stopped at the gate, and went on: correct\n", done.stderr
+        assert (done.returncode, done.stderr) == (0, "")
+
 
 class TestStartTogether:
     def test_nobody_starts_before_all_are_ready(self, run, url):
@@ -217,6 +274,7 @@ class TestElections:
             ("cron_once.py", "3 replicas, 4 slots: 4 runs: correct"),
             ("gunicorn_scheduler.py", "2 gevent workers, one scheduler, killed, one scheduler: correct"),
             ("scheduler.py", "APScheduler ran with the first leader, then with the second: correct"),
+            ("periodic_job.py", "2 processes, one reported, then the other; no line is lost: correct"),
         ],
     )
     def test_it_says_what_it_promises(self, run, url, program, said):
