@@ -274,6 +274,7 @@ class TestElections:
             ("cron_once.py", "3 replicas, 4 slots: 4 runs: correct"),
             ("gunicorn_scheduler.py", "2 gevent workers, one scheduler, killed, one scheduler: correct"),
             ("scheduler.py", "APScheduler ran with the first leader, then with the second: correct"),
+            ("celery_beat.py", "2 replicas, one beat, killed, one beat: correct"),
             ("periodic_job.py", "2 processes, one reported, then the other; no line is lost: correct"),
         ],
     )
@@ -290,6 +291,7 @@ class TestLeftOut:
     @pytest.mark.parametrize(
         ("program", "package"),
         [
+            ("celery_beat.py", "celery"),
             ("gunicorn_scheduler.py", "gunicorn"),
             ("scheduler.py", "apscheduler"),
         ],
