@@ -53,9 +53,15 @@ def announced_mode() -> str:
 
 
 def pytest_configure() -> None:
-    """A script starts what it puts into the background with Ctrl-C ignored, and a process hands that on."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """What a script puts into the background, or nohup starts, ignores these, and hands that on."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGQUIT: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    for number, handler in usual.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_report_header() -> str:
