@@ -88,9 +88,7 @@ class Election:
         """
         stored = None if value is None else keys.to_bytes(value)
         deadline = Deadline.after(timeout)
-        if timeout == 0:
-            return self._try(stored)
-        return self._campaign(stored, deadline, self._cancel)
+        return self._elected(stored, timeout, deadline, self._cancel)
 
     def run(
         self, fn: typing.Callable[[Leadership], T], value: bytes | str | None = None, timeout: float = -1
@@ -122,9 +120,7 @@ class Election:
         trouble: errors.CoordError | None = None  # why the last campaign ended before it had begun
         while True:
             try:
-                leadership = (
-                    self._campaign(stored, deadline, cancel) if timeout else self._try(stored)
-                )
+                leadership = self._elected(stored, timeout, deadline, cancel)
             except errors.Cancelled:
                 return None
             except (errors.SessionLost, errors.QuotaExceeded) as error:
@@ -233,6 +229,11 @@ class Election:
             line = waitlist.line_at(session.link, self._prefix_in(session.link))
             self._latest_line = line
         return line, session
+
+    def _elected(
+        self, stored: bytes | None, timeout: float, deadline: Deadline, cancel: threading.Event
+    ) -> Leadership:
+        return self._try(stored) if timeout == 0 else self._campaign(stored, deadline, cancel)
 
     def _try(self, stored: bytes | None) -> Leadership:
         line, session = self._line(NEVER)

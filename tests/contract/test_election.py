@@ -165,6 +165,18 @@ class TestCall:
         other.campaign(b"other", timeout=0).resign()
         assert other.run(lambda leadership: "it led", timeout=0) == "it led"
 
+    def test_a_run_without_a_timeout_waits(self, coord, coord_factory):
+        """
+        None is for ever, as -1 is; it is no try.
+        """
+        leadership = coord.election("chair").campaign(b"me")
+        running = Call(lambda: coord_factory().election("chair").run(lambda _: "it led", timeout=None))
+        wait_until(lambda: len(coord.election("chair").contenders()) == 2, what="the other candidate")
+
+        leadership.resign()
+
+        assert running.end() == "it led"
+
     def test_cancel_ends_all_that_waits(self, coord):
         """
         Calls, observations, runs, and the wait of a leader, who goes on to lead.
