@@ -19,7 +19,7 @@ import typing
 from collections.abc import Sequence
 
 from coordkit import early, errors
-from coordkit.cli import failure
+from coordkit.cli import failure, signals
 
 GROUPS = (
     "coordkit.cli.demo",
@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except KeyboardInterrupt:
         return failure.INTERRUPTED
+    except signals.Signalled as ended:
+        return ended.status
     except BrokenPipeError:
         # The reader left; what is still buffered must not raise again at the interpreter's exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

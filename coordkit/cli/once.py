@@ -73,8 +73,6 @@ def run(arguments: argparse.Namespace) -> int:
             return _run(arguments, once, inbox)
     except launch.CannotRun as error:
         raise failure.CommandFailed(str(error), error.status) from error
-    except signals.Signalled as ended:
-        return supervisor.BY_SIGNAL + ended.number
 
 
 def _run(arguments: argparse.Namespace, once: Once, inbox: signals.Inbox) -> int:

@@ -39,6 +39,7 @@ class Signalled(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by {signal.Signals(number).name}")
         self.number = number
+        self.status = 128 + number  # as shells tell of it
 
 
 class Inbox:

@@ -166,7 +166,7 @@ def read_barrier(entries: Sequence[Entry]) -> Standing:
 
     Who has arrived waits, until it is decided; after that it is still there, to learn it.
     """
-    agreed = next((each.stored.value for each in entries if each.path == ("generation",)), b"")
+    agreed = _stored(entries, "generation")
     match = re.fullmatch(rb"([0-9]{1,10})/([0-9]{1,10})", agreed)
     parts = [each for each in in_line(entries) if len(each.path) > 1]
     numbered = [each for each in parts if _number(each.path[:1]) is not None]
@@ -205,6 +205,10 @@ def read_double_barrier(entries: Sequence[Entry]) -> Standing:
     return Standing(inside, outside.waiters, others, note)
 
 
+def _stored(entries: Sequence[Entry], name: str) -> bytes:
+    return next((each.stored.value for each in entries if each.path == (name,)), b"")
+
+
 def _passed(verdict: bytes) -> tuple[str, ...]:
     passed = words.words_of(verdict).get("passed")
     return tuple(map(words.text, passed)) if isinstance(passed, list) else ()
@@ -212,7 +216,7 @@ def _passed(verdict: bytes) -> tuple[str, ...]:
 
 def read_latch(entries: Sequence[Entry]) -> Standing:
     """`value`: how many are still to come, of how many.  Who waits for them leaves no key."""
-    state = next((each.stored.value for each in entries if each.path == ("value",)), b"")
+    state = _stored(entries, "value")
     match = re.fullmatch(rb"([0-9]{1,18})/([0-9]{1,18})", state)
     counted = read_other(entries)
     if match is None:

@@ -63,11 +63,8 @@ def run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:
     Raises:
         failure.CommandFailed: There is no such earlier run, it is of another kind, or nothing can be drawn.
     """
-    try:
-        with signals.Inbox():
-            return _run(arguments, measure)
-    except signals.Signalled as ended:
-        return 128 + ended.number
+    with signals.Inbox():
+        return _run(arguments, measure)
 
 
 def _run(arguments: argparse.Namespace, measure: Callable[[], Report]) -> int:

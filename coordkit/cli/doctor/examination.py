@@ -24,12 +24,12 @@ from coordkit.deadline import Deadline
 from coordkit.etcd import client as clients
 from coordkit.etcd import mapping
 from coordkit.etcd import options as opts
+from coordkit.inspection import reading
 from coordkit.wire import address as addresses
 from coordkit.wire import channel as channels
 from coordkit.wire import grpc, messages
 
 STATUS = "/etcdserverpb.Maintenance/Status"
-TIME_TO_LIVE = "/etcdserverpb.Lease/LeaseTimeToLive"
 MEMBERS = "/etcdserverpb.Cluster/MemberList"
 
 ROUND_TRIPS = 5
@@ -103,7 +103,7 @@ def _recognise(
 ) -> health.Endpoint:
     """What any reply tells; this one, that there is no such lease, comes only where there is a leader."""
     request = messages.LeaseTimeToLiveRequest(ID=1).SerializeToString()
-    reply, round_trip_ms = _ask(channel, TIME_TO_LIVE, request, limit, metadata)
+    reply, round_trip_ms = _ask(channel, reading.TIME_TO_LIVE, request, limit, metadata)
     header = messages.LeaseTimeToLiveResponse.FromString(reply).header
     return attrs.evolve(
         seen,

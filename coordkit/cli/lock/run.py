@@ -106,7 +106,7 @@ def supervise(arguments: argparse.Namespace, kind: type[Run]) -> int:
     except launch.CannotRun as error:
         raise failure.CommandFailed(str(error), error.status) from error
     except signals.Signalled as ended:
-        return supervisor.BY_SIGNAL + ended.number
+        return ended.status
     if end is not None and end.interrupted:
         # As without us: a script around us ends, too, for its shell sees that Ctrl-C ended what it ran.
         signals.die_of(status - supervisor.BY_SIGNAL, end.was_lent)

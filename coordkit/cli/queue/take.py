@@ -70,8 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
             return _take(arguments, queue, voice, inbox)
     except launch.CannotRun as error:
         raise failure.CommandFailed(str(error), error.status) from error
-    except signals.Signalled as ended:
-        return 128 + ended.number
 
 
 def _take(arguments: argparse.Namespace, queue: Queue, voice: Voice, inbox: signals.Inbox) -> int:
